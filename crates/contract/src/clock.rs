@@ -1,0 +1,168 @@
+//! Time and randomness as arguments. This file is the one home of both globals; `clippy.toml`
+//! bans them everywhere else.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An instant: microseconds since the Unix epoch, UTC. As JSON it is an RFC 3339 string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant `micros` microseconds after the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// This instant, `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This instant, `by` earlier.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
+        write!(f, "{instant:.6}")
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let instant: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
+        Ok(Self(instant.as_microsecond()))
+    }
+}
+
+/// Where the time comes from: the system's clock, or one that a test moves by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicI64>>);
+
+impl Clock {
+    /// The system's wall clock.
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock that stands still at `start` until [`Clock::advance`] moves it. Clones share it.
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Some(Arc::new(AtomicI64::new(start.micros()))))
+    }
+
+    /// What time it is.
+    #[allow(clippy::disallowed_methods, reason = "the one home of the wall clock")]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            None => Timestamp(jiff::Timestamp::now().as_microsecond()),
+            Some(manual) => Timestamp(manual.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a manual clock forward; the system's clock does not listen.
+    pub fn advance(&self, by: Duration) {
+        if let Some(manual) = &self.0 {
+            manual.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+}
+
+/// Where randomness comes from: the system's entropy, or a seed that makes a run repeatable.
+/// Clones share one sequence.
+#[derive(Clone)]
+pub struct Dice(Arc<Mutex<StdRng>>);
+
+impl Dice {
+    /// Seeded once from the system's entropy.
+    #[allow(clippy::disallowed_methods, reason = "the one home of randomness")]
+    pub fn system() -> Self {
+        Self(Arc::new(Mutex::new(rand::make_rng())))
+    }
+
+    /// The same sequence for the same seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
+    }
+
+    /// The next 64 random bits.
+    pub fn roll(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
+    /// A duration between half of `around` and one and a half of it, so that many that wait for
+    /// the same thing do not come back together.
+    pub fn jitter(&self, around: Duration) -> Duration {
+        let thousandths = 500 + u32::try_from(self.roll() % 1001).unwrap_or(500);
+        around * thousandths / 1000
+    }
+}
+
+impl fmt::Debug for Dice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dice")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_reads_back_what_it_wrote() {
+        let now = Timestamp::from_micros(1_763_683_200_123_456);
+        let json = serde_json::to_string(&now).unwrap();
+        assert_eq!(json, "\"2025-11-21T00:00:00.123456Z\"");
+        assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), now);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand() {
+        let clock = Clock::manual(Timestamp::from_micros(5));
+        assert_eq!(clock.now(), clock.now());
+        clock.clone().advance(Duration::from_micros(3));
+        assert_eq!(clock.now(), Timestamp::from_micros(8));
+    }
+
+    #[test]
+    fn the_same_seed_rolls_the_same() {
+        let (a, b) = (Dice::seeded(7), Dice::seeded(7));
+        assert!((0..100).all(|_| a.roll() == b.roll()));
+        let around = Duration::from_millis(100);
+        assert!((0..1000).all(|_| {
+            let wait = a.jitter(around);
+            wait >= around / 2 && wait <= around * 3 / 2
+        }));
+    }
+}

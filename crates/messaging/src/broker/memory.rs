@@ -1,0 +1,269 @@
+//! The broker inside the process: what `gozon up` uses unless told otherwise.
+//!
+//! It keeps nothing on disk, so [`Broker::publish`] returns only when the consumer has
+//! acknowledged every message, that is, committed it to its own database. Until then the outbox
+//! has it; after a crash it is published again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use gozon_contract::{Delivery, Dice, Topic};
+use tokio::sync::{Notify, broadcast};
+
+use super::{Broker, BrokerError, Subscriber};
+use crate::Message;
+
+/// How many broadcast messages a listener may be behind before it misses some.
+const BROADCAST_BUFFER: usize = 16 * 1024;
+
+/// The broker inside the process. Clones are the same broker.
+#[derive(Clone)]
+pub struct Memory {
+    queues: Arc<HashMap<&'static str, Arc<Queue>>>,
+    broadcasts: Arc<HashMap<&'static str, broadcast::Sender<Message>>>,
+    trouble: Trouble,
+    dice: Dice,
+}
+
+/// The faults that tests ask for.
+#[derive(Clone, Copy, Default)]
+struct Trouble {
+    /// Every message arrives twice.
+    duplicate: bool,
+    /// Messages arrive in any order.
+    shuffle: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: Mutex<VecDeque<Item>>,
+    arrived: Notify,
+}
+
+struct Item {
+    message: Message,
+    receipt: Arc<Receipt>,
+}
+
+/// Counts the acknowledgements that a publisher waits for.
+struct Receipt {
+    missing: AtomicUsize,
+    complete: Notify,
+}
+
+impl Memory {
+    /// A broker with these topics.
+    pub fn new(topics: &[Topic], dice: Dice) -> Self {
+        let named = |delivery| {
+            topics.iter().filter(move |topic| topic.delivery == delivery).map(|topic| topic.name)
+        };
+        let queues = named(Delivery::Competing).map(|name| (name, Arc::default())).collect();
+        let broadcasts = named(Delivery::Broadcast)
+            .map(|name| (name, broadcast::Sender::new(BROADCAST_BUFFER)))
+            .collect();
+        Self {
+            queues: Arc::new(queues),
+            broadcasts: Arc::new(broadcasts),
+            trouble: Trouble::default(),
+            dice,
+        }
+    }
+
+    /// `memory:`, or with faults for tests: `memory:?duplicate`, `memory:?shuffle`,
+    /// `memory:?duplicate&shuffle`.
+    pub(super) fn from_url(url: &str, topics: &[Topic], dice: Dice) -> Result<Self, BrokerError> {
+        let mut memory = Self::new(topics, dice);
+        let options = match url.strip_prefix("memory:").unwrap_or_default() {
+            "" => return Ok(memory),
+            rest => rest
+                .strip_prefix('?')
+                .ok_or_else(|| BrokerError::InvalidUrl(format!("memory: takes no {rest:?}")))?,
+        };
+        for option in options.split('&') {
+            match option {
+                "duplicate" => memory.trouble.duplicate = true,
+                "shuffle" => memory.trouble.shuffle = true,
+                _ => return Err(BrokerError::InvalidUrl(format!("memory: knows no {option:?}"))),
+            }
+        }
+        Ok(memory)
+    }
+
+    fn copies(&self) -> usize {
+        if self.trouble.duplicate { 2 } else { 1 }
+    }
+
+    fn enqueue(&self, queue: &Queue, message: &Message, receipt: &Arc<Receipt>) {
+        let mut items = queue.lock();
+        for _ in 0..self.copies() {
+            let item = Item { message: message.clone(), receipt: Arc::clone(receipt) };
+            if self.trouble.shuffle {
+                let places = items.len() as u64 + 1;
+                let place = usize::try_from(self.dice.roll() % places).unwrap_or(0);
+                items.insert(place, item);
+            } else {
+                items.push_back(item);
+            }
+        }
+        drop(items);
+        queue.arrived.notify_one();
+    }
+}
+
+#[async_trait]
+impl Broker for Memory {
+    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        let receipt = Arc::new(Receipt { missing: AtomicUsize::new(1), complete: Notify::new() });
+        let mut unknown = Vec::new();
+        for message in messages {
+            if let Some(queue) = self.queues.get(message.topic.as_str()) {
+                receipt.missing.fetch_add(self.copies(), Ordering::AcqRel);
+                self.enqueue(queue, message, &receipt);
+            } else if let Some(listeners) = self.broadcasts.get(message.topic.as_str()) {
+                for _ in 0..self.copies() {
+                    // An error only says that nobody is listening.
+                    let _ = listeners.send(message.clone());
+                }
+            } else {
+                unknown.push(message.id.clone());
+            }
+        }
+        receipt.acknowledge();
+        receipt.wait().await;
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(BrokerError::Rejected { ids: unknown, reason: "no such topic".to_owned() })
+    }
+
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
+        if let Some(queue) = self.queues.get(topic.name) {
+            return Ok(Box::new(Competing { queue: Arc::clone(queue), held: Vec::new() }));
+        }
+        if let Some(listeners) = self.broadcasts.get(topic.name) {
+            return Ok(Box::new(Listener(listeners.subscribe())));
+        }
+        Err(BrokerError::Away(format!("no topic is called {}", topic.name)))
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Item>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Receipt {
+    fn acknowledge(&self) {
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete.notify_one();
+        }
+    }
+
+    /// There is one publisher to a receipt, and `notify_one` keeps its permit if it comes first.
+    async fn wait(&self) {
+        while self.missing.load(Ordering::Acquire) > 0 {
+            self.complete.notified().await;
+        }
+    }
+}
+
+/// One of the competing consumers of a queue.
+struct Competing {
+    queue: Arc<Queue>,
+    held: Vec<Item>,
+}
+
+impl Competing {
+    fn give_back(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let mut items = self.queue.lock();
+        for item in self.held.drain(..).rev() {
+            items.push_front(item);
+        }
+        drop(items);
+        self.queue.arrived.notify_one();
+    }
+}
+
+#[async_trait]
+impl Subscriber for Competing {
+    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+        loop {
+            {
+                let mut items = self.queue.lock();
+                let count = items.len().min(most);
+                self.held.extend(items.drain(..count));
+                if !items.is_empty() {
+                    self.queue.arrived.notify_one();
+                }
+            }
+            if !self.held.is_empty() {
+                return Ok(self.held.iter().map(|item| item.message.clone()).collect());
+            }
+            self.queue.arrived.notified().await;
+        }
+    }
+
+    async fn ack(&mut self) -> Result<(), BrokerError> {
+        for item in self.held.drain(..) {
+            item.receipt.acknowledge();
+        }
+        Ok(())
+    }
+
+    async fn nack(&mut self) -> Result<(), BrokerError> {
+        self.give_back();
+        Ok(())
+    }
+}
+
+impl Drop for Competing {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// A listener of a broadcast topic. What it missed by being slow is gone: state heals, not events.
+struct Listener(broadcast::Receiver<Message>);
+
+#[async_trait]
+impl Subscriber for Listener {
+    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+        let mut messages = Vec::new();
+        loop {
+            match self.0.recv().await {
+                Ok(message) => messages.push(message),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    return Err(BrokerError::Away(format!("missed {missed} messages")));
+                }
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Err(BrokerError::Away("closed".to_owned()));
+                }
+            }
+            if messages.len() == most || self.0.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    async fn ack(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn nack(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}

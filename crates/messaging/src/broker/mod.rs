@@ -1,0 +1,98 @@
+//! The brokers: one file, one feature and one match arm each.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gozon_contract::{Dice, Topic};
+
+use crate::Message;
+
+mod memory;
+
+pub use memory::Memory;
+
+/// Carries messages between processes, at least once.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Publishes a batch. When it returns `Ok`, every message is safe: it will be delivered even
+    /// if this process, the broker or a consumer crashes now.
+    ///
+    /// # Errors
+    /// [`BrokerError::Away`]: any part of the batch may have arrived or not; publish it all again.
+    /// [`BrokerError::Rejected`]: all but those named are safe.
+    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError>;
+
+    /// Attaches a consumer to a topic: one of the competing ones, or a listener of its own where
+    /// the topic is broadcast, hearing everything published after this returns.
+    ///
+    /// # Errors
+    /// The broker is away.
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError>;
+
+    /// Asks the broker for a sign of life.
+    ///
+    /// # Errors
+    /// The broker is away.
+    async fn ping(&self) -> Result<(), BrokerError>;
+}
+
+/// The receiving end of a topic. Dropped without [`Subscriber::ack`], it gives back what it held.
+#[async_trait]
+pub trait Subscriber: Send {
+    /// Waits for messages and takes those that are there, `most` at the most. Cancel-safe. The
+    /// previous batch must be acknowledged or given back first.
+    ///
+    /// # Errors
+    /// The broker is gone; attach anew.
+    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError>;
+
+    /// What the last [`Subscriber::receive`] returned is dealt with for good.
+    ///
+    /// # Errors
+    /// The broker is gone; it will deliver the batch again.
+    async fn ack(&mut self) -> Result<(), BrokerError>;
+
+    /// What the last [`Subscriber::receive`] returned comes again, here or elsewhere.
+    ///
+    /// # Errors
+    /// The broker is gone; it will deliver the batch again anyway.
+    async fn nack(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Why a broker did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It can't be reached, or did not answer in time.
+    #[error("the broker is away: {0}")]
+    Away(String),
+    /// It is there, but won't take these messages.
+    #[error("the broker rejects {}: {reason}", ids.join(", "))]
+    Rejected {
+        /// The ids of the messages.
+        ids: Vec<String>,
+        /// What the broker says.
+        reason: String,
+    },
+    /// The URL names no broker that this program knows.
+    #[error(
+        "{0}; a broker URL looks like memory:, amqp://user:password@host:5672/%2f or kafka://host:9092,host:9092"
+    )]
+    InvalidUrl(String),
+}
+
+/// The broker at `url`, with `topics` declared on it as soon as it is there. It need not be there
+/// yet: nothing is contacted before it is used.
+///
+/// # Errors
+/// [`BrokerError::InvalidUrl`].
+pub fn connect(
+    url: &str,
+    topics: &'static [Topic],
+    dice: &Dice,
+) -> Result<Arc<dyn Broker>, BrokerError> {
+    let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+    match scheme {
+        "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
+        other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
+    }
+}

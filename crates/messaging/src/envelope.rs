@@ -1,0 +1,193 @@
+//! The envelope of every message: CloudEvents 1.0 in structured JSON mode.
+//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
+
+use std::sync::Arc;
+
+use gozon_contract::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::TraceParent;
+
+/// The media type of [`Message::body`].
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// A message as brokers carry it: what they need to know to route it, and opaque bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The event's id: the same again whenever the same event is sent again.
+    pub id: String,
+    /// Where it is sent to; the event's type.
+    pub topic: String,
+    /// What it is ordered and partitioned by.
+    pub key: String,
+    /// The event, as structured-mode JSON.
+    pub body: Arc<[u8]>,
+}
+
+/// An event about a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event<T> {
+    /// Deterministic: the subject and the type, so that a receiver can tell a repeat.
+    pub id: String,
+    /// Who says it, such as `/orders`.
+    pub source: String,
+    /// What happened, such as `payment.requested`.
+    pub kind: String,
+    /// What it happened to, such as an order's id.
+    pub subject: String,
+    /// When.
+    pub time: Timestamp,
+    /// What it is ordered and partitioned by (the Partitioning extension).
+    pub partition_key: String,
+    /// The trace that it is part of (the Distributed Tracing extension).
+    pub traceparent: Option<TraceParent>,
+    /// What is said.
+    pub data: T,
+}
+
+/// A message that is not an event of the expected type.
+#[derive(Debug, thiserror::Error)]
+#[error("not a CloudEvent of the expected type: {0}")]
+pub struct InvalidEvent(String);
+
+#[derive(Serialize)]
+struct Out<'a, T> {
+    specversion: &'a str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    subject: &'a str,
+    time: Timestamp,
+    datacontenttype: &'a str,
+    partitionkey: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<TraceParent>,
+    data: &'a T,
+}
+
+#[derive(Deserialize)]
+struct In<T> {
+    specversion: String,
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    subject: String,
+    time: Timestamp,
+    partitionkey: String,
+    traceparent: Option<TraceParent>,
+    data: T,
+}
+
+impl<T: Serialize> Event<T> {
+    /// An event of type `kind` about `subject`, its id made of the two.
+    pub fn about(
+        subject: impl ToString,
+        kind: &str,
+        source: &str,
+        partition_key: impl ToString,
+        time: Timestamp,
+        traceparent: Option<TraceParent>,
+        data: T,
+    ) -> Self {
+        let subject = subject.to_string();
+        Self {
+            id: format!("{subject}:{kind}"),
+            source: source.to_owned(),
+            kind: kind.to_owned(),
+            subject,
+            time,
+            partition_key: partition_key.to_string(),
+            traceparent,
+            data,
+        }
+    }
+
+    /// The event, packed for the broker.
+    ///
+    /// # Panics
+    /// If `T` is no JSON value, such as a map with keys that are not texts.
+    pub fn into_message(self) -> Message {
+        let body = serde_json::to_vec(&Out {
+            specversion: "1.0",
+            id: &self.id,
+            source: &self.source,
+            kind: &self.kind,
+            subject: &self.subject,
+            time: self.time,
+            datacontenttype: "application/json",
+            partitionkey: &self.partition_key,
+            traceparent: self.traceparent,
+            data: &self.data,
+        })
+        .expect("event data is a JSON value");
+        Message { id: self.id, topic: self.kind, key: self.partition_key, body: body.into() }
+    }
+}
+
+impl<T: DeserializeOwned> Event<T> {
+    /// Unpacks a message.
+    ///
+    /// # Errors
+    /// It is no JSON, no CloudEvent 1.0, not of the topic's type, or its data is not a `T`.
+    pub fn read(message: &Message) -> Result<Self, InvalidEvent> {
+        let event: In<T> = serde_json::from_slice(&message.body)
+            .map_err(|error| InvalidEvent(error.to_string()))?;
+        if event.specversion != "1.0" {
+            return Err(InvalidEvent(format!("specversion {}", event.specversion)));
+        }
+        if event.kind != message.topic {
+            return Err(InvalidEvent(format!("type {} on topic {}", event.kind, message.topic)));
+        }
+        Ok(Self {
+            id: event.id,
+            source: event.source,
+            kind: event.kind,
+            subject: event.subject,
+            time: event.time,
+            partition_key: event.partitionkey,
+            traceparent: event.traceparent,
+            data: event.data,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event<serde_json::Value> {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
+        let time = Timestamp::from_micros(1_763_683_200_000_000);
+        Event::about("s1", "thing.done", "/things", "k1", time, trace, serde_json::json!({"n": 1}))
+    }
+
+    #[test]
+    fn the_envelope_is_a_cloud_event() {
+        let json: serde_json::Value = serde_json::from_slice(&event().into_message().body).unwrap();
+        let expected = serde_json::json!({
+            "specversion": "1.0", "id": "s1:thing.done", "source": "/things",
+            "type": "thing.done", "subject": "s1", "time": "2025-11-21T00:00:00.000000Z",
+            "datacontenttype": "application/json", "partitionkey": "k1",
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "data": {"n": 1}
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn it_reads_back() {
+        assert_eq!(Event::read(&event().into_message()).unwrap(), event());
+    }
+
+    #[test]
+    fn what_is_no_such_event_is_refused() {
+        let good = event().into_message();
+        let wrong_topic = Message { topic: "other".to_owned(), ..good.clone() };
+        assert!(Event::<serde_json::Value>::read(&wrong_topic).is_err());
+        assert!(Event::<u8>::read(&good).is_err());
+        let broken = Message { body: b"{".as_slice().into(), ..good };
+        assert!(Event::<serde_json::Value>::read(&broken).is_err());
+    }
+}

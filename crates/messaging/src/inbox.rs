@@ -1,0 +1,327 @@
+//! The transactional inbox: what a message does and the memory that it was done are one commit,
+//! and only then does the broker hear of it.
+//!
+//! A whole batch is one transaction. If that fails for the data's sake, each message gets a
+//! transaction of its own, and one that fails again is kept in the inbox for later attempts, with
+//! growing waits, until it is set aside as a dead letter. So one bad message never holds up the
+//! rest, and the broker never has to redeliver for us.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use gozon_contract::{Clock, Dice, Timestamp, Topic};
+use gozon_store::{Db, Error, Retry, Tx};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Broker, BrokerError, InvalidEvent, Message, Outbox, Subscriber,
+    sql::{self, PendingRow},
+};
+
+/// The most messages dealt with in one transaction.
+const BATCH: usize = 1000;
+/// How often a message is tried before it is set aside. With the waits between, about a minute.
+const ATTEMPTS: i64 = 8;
+/// The wait after the first failed attempt; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How often the messages that wait for another attempt are looked at.
+const RETRY_POLL: Duration = Duration::from_millis(500);
+/// How long a process has a message to itself for another attempt.
+const RETRY_LEASE: Duration = Duration::from_secs(30);
+
+/// What a service does with the messages of one topic.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Deals with a batch of messages that were not dealt with before, all within `tx`, and
+    /// returns what to send in consequence. It must leave committing to the caller.
+    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError>;
+}
+
+/// Why messages could not be dealt with.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// The database's answer.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// A message can't be read; another attempt would not change that.
+    #[error(transparent)]
+    Invalid(#[from] InvalidEvent),
+    /// A message can't be dealt with now.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Receives one topic for one service and has its messages dealt with.
+pub struct Inbox {
+    service: &'static str,
+    topic: Topic,
+    db: Db,
+    broker: Arc<dyn Broker>,
+    outbox: Outbox,
+    handler: Arc<dyn Handler>,
+    clock: Clock,
+    dice: Dice,
+    attached: Arc<AtomicBool>,
+}
+
+impl Inbox {
+    /// An inbox of `service` in `db` for `topic`, sending through `outbox`.
+    #[allow(clippy::too_many_arguments, reason = "each is a different thing")]
+    pub fn new(
+        service: &'static str,
+        topic: Topic,
+        db: Db,
+        broker: Arc<dyn Broker>,
+        outbox: Outbox,
+        handler: Arc<dyn Handler>,
+        clock: Clock,
+        dice: Dice,
+    ) -> Self {
+        let attached = Arc::default();
+        Self { service, topic, db, broker, outbox, handler, clock, dice, attached }
+    }
+
+    /// Whether the consumer is attached to the broker, for readiness.
+    pub fn attached(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.attached)
+    }
+
+    /// Receives and retries until `stop`; a batch under way is finished.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.receive_until(&stop), self.retry_until(&stop));
+    }
+
+    async fn receive_until(&self, stop: &CancellationToken) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let attach = self.broker.subscribe(self.topic);
+            let subscriber = tokio::select! {
+                () = stop.cancelled() => return,
+                attached = attach => attached,
+            };
+            match subscriber {
+                Ok(mut subscriber) => {
+                    self.attached.store(true, Ordering::Relaxed);
+                    failures = 0;
+                    if let Err(error) = self.consume(subscriber.as_mut(), stop).await {
+                        tracing::warn!(topic = self.topic.name, %error, "lost the broker");
+                    }
+                    self.attached.store(false, Ordering::Relaxed);
+                }
+                Err(error) => tracing::warn!(topic = self.topic.name, %error, "can't attach"),
+            }
+            failures += 1;
+            let wait = Duration::from_millis(50 << failures.min(4));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(self.dice.jitter(wait)) => {}
+            }
+        }
+    }
+
+    async fn consume(
+        &self,
+        subscriber: &mut dyn Subscriber,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
+        loop {
+            let batch = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                batch = subscriber.receive(BATCH) => batch?,
+            };
+            self.step(subscriber, batch).await?;
+        }
+    }
+
+    /// Deals with one received batch and acknowledges it; or, when the database is away, gives it
+    /// back to the broker and waits a little.
+    ///
+    /// # Errors
+    /// The broker is gone; it will deliver the batch again.
+    pub async fn step(
+        &self,
+        subscriber: &mut dyn Subscriber,
+        batch: Vec<Message>,
+    ) -> Result<(), BrokerError> {
+        let started = Instant::now();
+        let size = batch.len();
+        match self.deal_with(&batch).await {
+            Ok(new) => {
+                subscriber.ack().await?;
+                let labels = [("service", self.service), ("topic", self.topic.name)];
+                metrics::counter!("gozon_inbox_received_total", &labels).increment(size as u64);
+                metrics::counter!("gozon_inbox_repeats_total", &labels)
+                    .increment((size - new) as u64);
+                metrics::histogram!("gozon_handle_seconds", &labels)
+                    .record(started.elapsed().as_secs_f64());
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(topic = self.topic.name, %error, "giving a batch back");
+                subscriber.nack().await?;
+                sleep(self.dice.jitter(Duration::from_millis(300))).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// How many of the batch were new. An error means that nothing is settled: the database is
+    /// away.
+    async fn deal_with(&self, batch: &[Message]) -> gozon_store::Result<usize> {
+        let mut retry = Retry::new(&self.dice);
+        loop {
+            match self.in_one_transaction(batch).await {
+                Ok(new) => return Ok(new),
+                Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
+                Err(HandleError::Store(error)) if retry.again(&error).await => {}
+                Err(error) => {
+                    tracing::warn!(topic = self.topic.name, %error, "taking a batch one by one");
+                    return self.one_by_one(batch).await;
+                }
+            }
+        }
+    }
+
+    async fn one_by_one(&self, batch: &[Message]) -> gozon_store::Result<usize> {
+        let mut new = 0;
+        for message in batch {
+            let mut retry = Retry::new(&self.dice);
+            loop {
+                match self.in_one_transaction(std::slice::from_ref(message)).await {
+                    Ok(fresh) => new += fresh,
+                    Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
+                    Err(HandleError::Store(error)) if retry.again(&error).await => continue,
+                    Err(error) => self.keep(message, &error).await?,
+                }
+                break;
+            }
+        }
+        Ok(new)
+    }
+
+    async fn in_one_transaction(&self, batch: &[Message]) -> Result<usize, HandleError> {
+        let mut tx = self.db.begin().await?;
+        let mut new = sql::mark_inbox(&mut tx, batch, self.clock.now()).await?;
+        let count = new.len();
+        let fresh: Vec<Message> =
+            batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
+        if fresh.is_empty() {
+            return Ok(0);
+        }
+        let replies = self.call(&mut tx, &fresh).await?;
+        let added = self.outbox.add(&mut tx, replies).await?;
+        tx.commit().await?;
+        added.committed();
+        Ok(count)
+    }
+
+    /// Calls the handler. A panic is a failure of that message, not the end of the consumer.
+    async fn call(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
+        AssertUnwindSafe(self.handler.handle(tx, messages))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(HandleError::Failed("the handler panicked".to_owned())))
+    }
+
+    /// Keeps a message that failed for later, or sets it aside if it can't be read at all.
+    async fn keep(&self, message: &Message, error: &HandleError) -> gozon_store::Result<()> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if !sql::mark_inbox(&mut tx, std::slice::from_ref(message), now).await?.is_empty() {
+            let row = PendingRow {
+                message: message.clone(),
+                received_at: now,
+                attempts: 1,
+                error: error.to_string().replace('\0', "\u{fffd}"),
+            };
+            self.postpone(&mut tx, row, error, now).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Writes down a failed attempt: another one later, or a dead letter.
+    async fn postpone(
+        &self,
+        tx: &mut Tx,
+        row: PendingRow,
+        error: &HandleError,
+        now: Timestamp,
+    ) -> gozon_store::Result<()> {
+        if row.attempts < ATTEMPTS && !matches!(error, HandleError::Invalid(_)) {
+            let wait = FIRST_WAIT * (1 << (row.attempts - 1).min(8));
+            return sql::upsert_pending(tx, &row, now.plus(self.dice.jitter(wait))).await;
+        }
+        sql::insert_dead(tx, &row, now).await?;
+        sql::delete_pending(tx, &row.message.id).await?;
+        let labels = [("service", self.service), ("topic", self.topic.name)];
+        metrics::counter!("gozon_dead_letters_total", &labels).increment(1);
+        tracing::error!(id = row.message.id, error = row.error, "a message became a dead letter");
+        Ok(())
+    }
+
+    async fn retry_until(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(RETRY_POLL) => {}
+            }
+            if let Err(error) = self.retry_step().await {
+                tracing::debug!(topic = self.topic.name, %error, "can't look for retries");
+            }
+        }
+    }
+
+    /// Makes another attempt at each message for which one is due; how many there were.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn retry_step(&self) -> gozon_store::Result<usize> {
+        let now = self.clock.now();
+        let mut tx = self.db.read().await?;
+        if sql::oldest_pending(&mut tx).await?.is_none() {
+            return Ok(0);
+        }
+        drop(tx);
+        let mut tx = self.db.begin().await?;
+        let until = now.plus(RETRY_LEASE);
+        let due = sql::claim_pending(&mut tx, self.topic.name, now, until, 100).await?;
+        tx.commit().await?;
+        let count = due.len();
+        for row in due {
+            match self.retry(&row).await {
+                Ok(()) => tracing::info!(id = row.message.id, "a later attempt succeeded"),
+                Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
+                Err(error) => {
+                    let attempts = row.attempts + 1;
+                    let text = error.to_string().replace('\0', "\u{fffd}");
+                    let row = PendingRow { attempts, error: text, ..row };
+                    let mut tx = self.db.begin().await?;
+                    self.postpone(&mut tx, row, &error, self.clock.now()).await?;
+                    tx.commit().await?;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    async fn retry(&self, row: &PendingRow) -> Result<(), HandleError> {
+        let mut tx = self.db.begin().await?;
+        if !sql::delete_pending(&mut tx, &row.message.id).await? {
+            return Ok(());
+        }
+        let replies = self.call(&mut tx, std::slice::from_ref(&row.message)).await?;
+        let added = self.outbox.add(&mut tx, replies).await?;
+        tx.commit().await?;
+        added.committed();
+        Ok(())
+    }
+}

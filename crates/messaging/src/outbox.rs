@@ -1,0 +1,94 @@
+//! The transactional outbox: messages become durable in the transaction that they speak of.
+
+use std::time::Duration;
+
+use gozon_contract::{Clock, Timestamp};
+use gozon_store::{Result, Tx};
+use tokio::sync::mpsc;
+
+use crate::{
+    Message,
+    sql::{self, OutboxRow},
+};
+
+/// How long the process that wrote a row has it to itself. After a crash the rows it left behind
+/// are taken over this much later.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// How many committed batches may wait for the relay in memory. What does not fit is no loss: it
+/// is in the outbox, and the sweep finds it when its lease is over.
+const HAND_OVER: usize = 1024;
+
+/// The writing end of the outbox of one database. Clones write to the same relay.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    clock: Clock,
+    relay: mpsc::Sender<Vec<OutboxRow>>,
+}
+
+/// The relay's end of an [`Outbox`].
+#[derive(Debug)]
+pub struct Handed(pub(crate) mpsc::Receiver<Vec<OutboxRow>>);
+
+/// Messages that are in the outbox once the transaction is committed. Say so with
+/// [`Added::committed`] and the relay sends them at once, from memory, without reading the table.
+#[must_use = "call committed() after the commit, so that the relay need not wait for the lease"]
+#[derive(Debug)]
+pub struct Added {
+    rows: Vec<OutboxRow>,
+    relay: mpsc::Sender<Vec<OutboxRow>>,
+}
+
+impl Outbox {
+    /// An outbox and the end that its [`Relay`](crate::Relay) reads from.
+    pub fn new(clock: Clock) -> (Self, Handed) {
+        let (relay, handed) = mpsc::channel(HAND_OVER);
+        (Self { clock, relay }, Handed(handed))
+    }
+
+    /// Puts `messages` into the outbox as part of `tx`.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn add(&self, tx: &mut Tx, messages: Vec<Message>) -> Result<Added> {
+        let created_at = self.clock.now();
+        let available_at = created_at.plus(LEASE);
+        let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
+        let rows: Vec<_> = messages.into_iter().map(row).collect();
+        if !rows.is_empty() {
+            sql::insert_outbox(tx, &rows).await?;
+        }
+        Ok(Added { rows, relay: self.relay.clone() })
+    }
+}
+
+impl Added {
+    /// The transaction is committed: hands the messages to the relay.
+    pub fn committed(self) {
+        if !self.rows.is_empty() && self.relay.try_send(self.rows).is_err() {
+            tracing::debug!("the relay is behind; the sweep will find these messages");
+        }
+    }
+}
+
+impl Handed {
+    /// The next committed messages: all that wait, up to about `most`. Those whose lease is nearly
+    /// over are left to the sweep, which may already have them.
+    pub(crate) async fn next(
+        &mut self,
+        most: usize,
+        now: impl Fn() -> Timestamp,
+    ) -> Vec<OutboxRow> {
+        let Some(mut rows) = self.0.recv().await else {
+            return std::future::pending().await;
+        };
+        while rows.len() < most
+            && let Ok(more) = self.0.try_recv()
+        {
+            rows.extend(more);
+        }
+        let late = now().plus(LEASE / 3);
+        rows.retain(|row| row.available_at > late);
+        rows
+    }
+}

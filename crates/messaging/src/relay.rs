@@ -1,0 +1,243 @@
+//! The relay: from the outbox to the broker.
+//!
+//! What its own process commits is handed to it in memory and goes out at once; the table is only
+//! swept, once a second, for rows whose writer did not get them out before their lease was over,
+//! because it crashed or the broker was away. No transaction is open while a batch is published.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use gozon_contract::{Clock, Dice, Timestamp};
+use gozon_store::{Db, Result};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Broker, BrokerError,
+    outbox::{Handed, LEASE},
+    sql::{self, OutboxRow, PendingRow},
+};
+
+/// The most messages published in one go.
+const BATCH: usize = 1000;
+/// How often the table is swept.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A sweep that found all there was need not look at older rows again; but for this long, since a
+/// transaction may commit late.
+const LATE_COMMIT: Duration = Duration::from_secs(60);
+/// Every so many sweeps look at the whole table all the same.
+const WHOLE_TABLE: u32 = 60;
+/// How long published rows may wait in the table for the next batch to take their delete along.
+const LINGER: Duration = Duration::from_millis(5);
+/// How often a message that the broker rejects, being able to take others, is tried.
+const ATTEMPTS: i64 = 10;
+
+/// Publishes what the outbox of one database holds. Several processes may run one each.
+pub struct Relay {
+    db: Db,
+    broker: Arc<dyn Broker>,
+    clock: Clock,
+    dice: Dice,
+    service: &'static str,
+    handed: Handed,
+    /// Published, but still in the table.
+    published: Vec<OutboxRow>,
+    next_sweep: Instant,
+    sweeps: u32,
+    low_water: Arc<AtomicI64>,
+    failures: u32,
+}
+
+impl Relay {
+    /// A relay for the outbox of `service` in `db`.
+    pub fn new(
+        service: &'static str,
+        db: Db,
+        broker: Arc<dyn Broker>,
+        handed: Handed,
+        clock: Clock,
+        dice: Dice,
+    ) -> Self {
+        Self {
+            db,
+            broker,
+            clock,
+            dice,
+            service,
+            handed,
+            published: Vec::new(),
+            next_sweep: Instant::now(),
+            sweeps: 0,
+            low_water: Arc::new(AtomicI64::new(0)),
+            failures: 0,
+        }
+    }
+
+    /// No row that is still to be sent became available before this instant (microseconds since
+    /// the epoch), as far as the sweeps have seen.
+    pub fn low_water(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.low_water)
+    }
+
+    /// Relays until `stop`, and then sends what was already handed over, for at most 5 s.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.step() => {}
+            }
+        }
+        let drain = async {
+            while !self.handed.0.is_empty() || !self.published.is_empty() {
+                self.step().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
+            tracing::warn!(service = self.service, "stopping; the outbox keeps what is unsent");
+        }
+    }
+
+    /// Publishes one batch, and at the same time takes the batch before it out of the table.
+    pub async fn step(&mut self) {
+        let batch = match self.next_batch().await {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::warn!(service = self.service, %error, "can't read the outbox");
+                return self.back_off().await;
+            }
+        };
+        let delete = std::mem::take(&mut self.published);
+        let (sent, deleted) = tokio::join!(self.publish(batch), delete_all(&self.db, &delete));
+        if let Err(error) = deleted {
+            // They would only be sent once more, but there is no need to.
+            tracing::warn!(service = self.service, %error, "can't clear the outbox");
+            self.published = delete;
+            self.back_off().await;
+        }
+        match sent {
+            Ok(sent) => {
+                self.failures = 0;
+                self.published.extend(sent);
+            }
+            Err(error) => {
+                tracing::warn!(service = self.service, %error, "can't publish");
+                self.back_off().await;
+            }
+        }
+    }
+
+    /// What to publish next; empty when there is nothing and published rows are to be deleted.
+    async fn next_batch(&mut self) -> Result<Vec<OutboxRow>> {
+        let linger = !self.published.is_empty();
+        let clock = self.clock.clone();
+        tokio::select! {
+            biased;
+            () = sleep_until(self.next_sweep) => self.sweep().await,
+            rows = self.handed.next(BATCH, || clock.now()) => Ok(rows),
+            () = sleep(LINGER), if linger => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes over rows whose lease is over. A full batch means there may be more: it comes again
+    /// at once.
+    async fn sweep(&mut self) -> Result<Vec<OutboxRow>> {
+        let now = self.clock.now();
+        let whole = self.sweeps.is_multiple_of(WHOLE_TABLE);
+        let from = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
+        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        let mut tx = self.db.begin().await?;
+        let until = now.plus(LEASE);
+        let rows =
+            sql::claim_outbox(&mut tx, Timestamp::from_micros(from), now, until, limit).await?;
+        tx.commit().await?;
+        if rows.len() < BATCH {
+            self.sweeps = self.sweeps.wrapping_add(1);
+            self.next_sweep = Instant::now() + SWEEP;
+            self.low_water.store(now.minus(LATE_COMMIT).micros(), Ordering::Relaxed);
+        }
+        if !rows.is_empty() {
+            tracing::info!(service = self.service, rows = rows.len(), "took over from the outbox");
+        }
+        Ok(rows)
+    }
+
+    /// Publishes a batch; which rows the broker has now.
+    async fn publish(
+        &self,
+        mut batch: Vec<OutboxRow>,
+    ) -> std::result::Result<Vec<OutboxRow>, BrokerError> {
+        if batch.is_empty() {
+            return Ok(batch);
+        }
+        let started = Instant::now();
+        let messages: Vec<_> = batch.iter().map(|row| row.message.clone()).collect();
+        match self.broker.publish(&messages).await {
+            Ok(()) => {}
+            Err(BrokerError::Rejected { ids, reason }) => {
+                let (refused, sent): (Vec<_>, Vec<_>) =
+                    batch.into_iter().partition(|row| ids.contains(&row.message.id));
+                for row in refused {
+                    if let Err(error) = self.set_aside(&row, &reason).await {
+                        tracing::warn!(id = row.message.id, %error, "can't postpone a message");
+                    }
+                }
+                batch = sent;
+            }
+            Err(away) => return Err(away),
+        }
+        let now = self.clock.now();
+        metrics::counter!("gozon_outbox_published_total", "service" => self.service)
+            .increment(batch.len() as u64);
+        metrics::histogram!("gozon_publish_seconds", "service" => self.service)
+            .record(started.elapsed().as_secs_f64());
+        for row in &batch {
+            metrics::histogram!("gozon_outbox_wait_seconds", "service" => self.service)
+                .record(now.since(row.created_at).as_secs_f64());
+        }
+        Ok(batch)
+    }
+
+    /// A message that the broker won't take is tried again later, and becomes a dead letter in
+    /// the end; the others go on.
+    async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<()> {
+        let now = self.clock.now();
+        let mut tx = self.db.begin().await?;
+        if row.attempts + 1 < ATTEMPTS {
+            let wait = Duration::from_millis(100 << row.attempts.min(9));
+            sql::postpone_outbox(&mut tx, row, now.plus(self.dice.jitter(wait))).await?;
+        } else {
+            let dead = PendingRow {
+                message: row.message.clone(),
+                received_at: row.created_at,
+                attempts: row.attempts + 1,
+                error: format!("the broker rejects it: {reason}"),
+            };
+            sql::insert_dead(&mut tx, &dead, now).await?;
+            sql::delete_outbox(&mut tx, std::slice::from_ref(row)).await?;
+            metrics::counter!("gozon_dead_letters_total", "service" => self.service).increment(1);
+            tracing::error!(id = row.message.id, reason, "a message became a dead letter");
+        }
+        tx.commit().await
+    }
+
+    async fn back_off(&mut self) {
+        self.failures += 1;
+        let wait = Duration::from_millis(50 << self.failures.min(4)).min(Duration::from_secs(1));
+        sleep(self.dice.jitter(wait)).await;
+    }
+}
+
+async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut tx = db.begin().await?;
+    sql::delete_outbox(&mut tx, rows).await?;
+    tx.commit().await
+}

@@ -1,0 +1,197 @@
+//! Opening a database by its URL.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use sqlx::{
+    Connection as _, PgPool, Postgres, SqlitePool, Transaction,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{Result, Tx};
+
+/// How long a caller waits for a free connection before the database counts as away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a statement on SQLite waits for another process to let go of the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database: a pool of connections. Clones share it.
+#[derive(Clone)]
+pub struct Db(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Postgres(PgPool),
+    /// SQLite has one writer at a time: a pool of one queues them fairly, where several
+    /// connections would poll for the file's lock.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+}
+
+/// A database URL that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{reason}; a database URL looks like postgres://user:password@host/name or sqlite:path/to/file.db"
+)]
+pub struct InvalidUrl {
+    reason: String,
+}
+
+impl Db {
+    /// Opens the database at `url` (`postgres://…` or `sqlite:PATH`) with at most `connections`
+    /// connections. Nothing is contacted yet, but for SQLite the folder of the file is made.
+    ///
+    /// # Errors
+    /// The URL is of another kind or malformed, or the folder can't be made.
+    pub fn open(url: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::postgres(url, connections)
+        } else if let Some(path) = url.strip_prefix("sqlite:") {
+            Self::sqlite(path.trim_start_matches("//"), connections)
+        } else {
+            Err(InvalidUrl { reason: "unknown kind of database".to_owned() })
+        }
+    }
+
+    fn postgres(url: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| InvalidUrl { reason: error.to_string() })?
+            .application_name("gozon");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A dead connection shows itself at the first statement and is dropped; asking each
+            // one first would cost a round trip per transaction.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self(Kind::Postgres(pool)))
+    }
+
+    fn sqlite(path: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
+        if path.is_empty() || path.starts_with(':') {
+            return Err(InvalidUrl { reason: "SQLite needs a file".to_owned() });
+        }
+        let path = PathBuf::from(path);
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| InvalidUrl {
+                reason: format!("can't make the folder {}: {error}", folder.display()),
+            })?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+        };
+        Ok(Self(Kind::Sqlite {
+            write: pool(1).connect_lazy_with(options.clone()),
+            read: pool(connections.max(1)).connect_lazy_with(options.pragma("query_only", "on")),
+        }))
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the writer's place at once
+    /// (`begin immediate`), so that it can't fail half-way for a lock.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(match &self.0 {
+            Kind::Postgres(pool) => Tx::postgres(begin_fresh(pool).await?),
+            Kind::Sqlite { write, .. } => Tx::sqlite(write.begin_with("begin immediate").await?),
+        })
+    }
+
+    /// A connection for single statements that only read.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
+    pub async fn read(&self) -> Result<Tx> {
+        Ok(match &self.0 {
+            Kind::Postgres(pool) => Tx::postgres_read(acquire_live(pool).await?),
+            Kind::Sqlite { read, .. } => Tx::sqlite_read(read.acquire().await?),
+        })
+    }
+
+    /// Begins a transaction that only reads and sees one state of the database throughout.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
+    pub async fn snapshot(&self) -> Result<Tx> {
+        Ok(match &self.0 {
+            Kind::Postgres(pool) => Tx::postgres(
+                pool.begin_with("begin isolation level repeatable read read only").await?,
+            ),
+            Kind::Sqlite { read, .. } => Tx::sqlite(read.begin_with("begin").await?),
+        })
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when it gives none.
+    pub async fn ping(&self) -> Result<()> {
+        self.read().await?.query("select 1").fetch_one::<(i32,)>().await.map(drop)
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        match &self.0 {
+            Kind::Postgres(pool) => pool.close().await,
+            Kind::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+        }
+    }
+}
+
+/// Tables that go from empty to millions of rows within a minute would be stuck with the generic
+/// plan made for the empty table; a batch is worth a plan of its own.
+const BEGIN: &str = "begin; set local plan_cache_mode = force_custom_plan";
+
+/// Begins on the first connection that is alive. After a restart of the server the pool is full of
+/// dead ones; each shows itself here, before anything was done, and is dropped.
+async fn begin_fresh(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut dead = 0;
+    loop {
+        match pool.begin_with(BEGIN).await {
+            Err(sqlx::Error::PoolTimedOut) => return Err(sqlx::Error::PoolTimedOut),
+            Err(_) if dead < pool.options().get_max_connections() => dead += 1,
+            result => return result,
+        }
+    }
+}
+
+/// The like for a connection to read from.
+async fn acquire_live(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
+    let mut dead = 0;
+    loop {
+        let mut connection = pool.acquire().await?;
+        match connection.ping().await {
+            Ok(()) => return Ok(connection),
+            Err(error) if dead == pool.options().get_max_connections() => return Err(error),
+            Err(_) => dead += 1,
+        }
+        connection.close_on_drop();
+    }
+}
+
+impl fmt::Debug for Db {
+    /// The kind only: a URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Postgres(_) => "Db(PostgreSQL)",
+            Kind::Sqlite { .. } => "Db(SQLite)",
+        })
+    }
+}

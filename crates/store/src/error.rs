@@ -1,0 +1,105 @@
+//! What can go wrong with a database, sorted by what the caller can do about it.
+
+use std::time::Duration;
+
+use gozon_contract::Dice;
+
+/// The result of a database call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A database error, sorted by what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database can't be reached, is starting or is shutting down. Whether a commit that was
+    /// under way took effect is not known. Try again later.
+    #[error("the database is away: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Another transaction was in the way (serialization failure, deadlock, a unique key taken in
+    /// the meantime). Nothing was done; the same transaction may well succeed if run again.
+    #[error("another transaction was in the way: {0}")]
+    Conflict(String),
+    /// Anything else: the statement or its data is wrong. Nothing was done.
+    #[error("database: {0}")]
+    Other(#[source] sqlx::Error),
+}
+
+impl Error {
+    /// A conflict that the caller saw for itself, such as a row count that is not the expected one.
+    pub fn conflict(what: &str) -> Self {
+        Self::Conflict(what.to_owned())
+    }
+
+    /// Whether the database is away.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(error),
+            sqlx::Error::Database(said) => {
+                let code = said.code().unwrap_or_default();
+                if is_conflict(&code) || said.is_unique_violation() {
+                    Self::Conflict(said.to_string())
+                } else if is_away(&code) {
+                    Self::Unavailable(error)
+                } else {
+                    Self::Other(error)
+                }
+            }
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// PostgreSQL's `serialization_failure` and `deadlock_detected`; SQLite's `BUSY` and `LOCKED`, bare
+/// and with an extended code.
+fn is_conflict(code: &str) -> bool {
+    matches!(code, "40001" | "40P01" | "5" | "6" | "261" | "517" | "262")
+}
+
+/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash) and
+/// read-only replicas left over from a fail-over (25006); SQLite's `IOERR`, `FULL` and `CANTOPEN`.
+fn is_away(code: &str) -> bool {
+    (code.len() == 5
+        && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")))
+        || matches!(code, "25006" | "10" | "13" | "14")
+}
+
+/// Counts the attempts of one transaction and waits a little, with jitter, between them.
+#[derive(Debug)]
+pub struct Retry<'a> {
+    dice: &'a Dice,
+    attempt: u32,
+}
+
+impl<'a> Retry<'a> {
+    /// How often a transaction that keeps meeting conflicts is run, in all.
+    const ATTEMPTS: u32 = 10;
+
+    /// No attempt made yet.
+    pub fn new(dice: &'a Dice) -> Self {
+        Self { dice, attempt: 0 }
+    }
+
+    /// Whether to run the transaction again after `error`: yes after a [`Error::Conflict`], ten
+    /// times in all. Sleeps before it says yes: 1 ms at first, doubling to 100 ms, half of it
+    /// random.
+    pub async fn again(&mut self, error: &Error) -> bool {
+        self.attempt += 1;
+        if !matches!(error, Error::Conflict(_)) || self.attempt >= Self::ATTEMPTS {
+            return false;
+        }
+        let wait = Duration::from_millis(1 << self.attempt.min(7)).min(Duration::from_millis(100));
+        tokio::time::sleep(self.dice.jitter(wait)).await;
+        true
+    }
+}

@@ -1,0 +1,67 @@
+//! Bringing a database's tables up to date.
+
+use crate::{Db, Error, Result, tx::Connection};
+
+/// One step of a component's tables. Steps are only ever added, and each must leave the previous
+/// version of the program working (expand first, contract a release later).
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Whose tables, such as `outbox`; versions count within it.
+    pub component: &'static str,
+    /// 1, 2, 3, …
+    pub version: i64,
+    /// The step's statements on PostgreSQL.
+    pub postgres: &'static str,
+    /// The step's statements on SQLite.
+    pub sqlite: &'static str,
+}
+
+/// Any number that other programs on the same server are unlikely to lock.
+const LOCK: &str = "select pg_advisory_xact_lock(7215390241)";
+
+/// Runs the steps that the database has not seen yet, all in one transaction. Any number of
+/// processes may do this at once: one works while the others wait and then find nothing to do. The
+/// lock is the transaction's own, so that it also holds behind a transaction pooler.
+///
+/// # Errors
+/// As the database says; nothing was changed then.
+pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
+    let mut tx = db.begin().await?;
+    if let Connection::Postgres(connection) = tx.connection() {
+        sqlx::raw_sql(LOCK).execute(connection).await?;
+    }
+    tx.query(
+        "create table if not exists gozon_migrations (
+            component text not null,
+            version bigint not null,
+            primary key (component, version)
+        )",
+    )
+    .execute()
+    .await?;
+    let seen: Vec<(String, i64)> =
+        tx.query("select component, version from gozon_migrations").fetch_all().await?;
+    for step in steps {
+        if seen
+            .iter()
+            .any(|(component, version)| component == step.component && *version == step.version)
+        {
+            continue;
+        }
+        match tx.connection() {
+            Connection::Postgres(connection) => {
+                sqlx::raw_sql(step.postgres).execute(connection).await.map_err(Error::from)?;
+            }
+            Connection::Sqlite(connection) => {
+                sqlx::raw_sql(step.sqlite).execute(connection).await.map_err(Error::from)?;
+            }
+        }
+        tx.query("insert into gozon_migrations (component, version) values ($1, $2)")
+            .bind(step.component)
+            .bind(step.version)
+            .execute()
+            .await?;
+        tracing::info!(component = step.component, version = step.version, "migrated");
+    }
+    tx.commit().await
+}

@@ -1,0 +1,223 @@
+//! One statement, for either database.
+
+use futures_util::stream::{BoxStream, StreamExt as _};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Postgres, Sqlite,
+    postgres::{PgArguments, PgRow},
+    sqlite::{SqliteArguments, SqliteRow},
+};
+use uuid::Uuid;
+
+use crate::{Error, Result, Rows, Tx, tx::Connection};
+
+/// A row type that reads from both databases: `#[derive(sqlx::FromRow)]` or a tuple.
+pub trait FromRow:
+    for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin + 'static
+{
+}
+
+impl<T> FromRow for T where
+    T: for<'r> sqlx::FromRow<'r, PgRow>
+        + for<'r> sqlx::FromRow<'r, SqliteRow>
+        + Send
+        + Unpin
+        + 'static
+{
+}
+
+/// A single parameter of a statement.
+#[derive(Debug)]
+pub enum Arg {
+    /// A UUID.
+    Uuid(Uuid),
+    /// A 64-bit integer.
+    Int(i64),
+    /// A text, or null.
+    Text(Option<String>),
+    /// Raw bytes.
+    Bytes(Vec<u8>),
+}
+
+impl From<Uuid> for Arg {
+    fn from(value: Uuid) -> Self {
+        Self::Uuid(value)
+    }
+}
+
+impl From<i64> for Arg {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<&str> for Arg {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+
+impl From<Option<&str>> for Arg {
+    fn from(value: Option<&str>) -> Self {
+        Self::Text(value.map(str::to_owned))
+    }
+}
+
+impl From<&[u8]> for Arg {
+    fn from(value: &[u8]) -> Self {
+        Self::Bytes(value.to_owned())
+    }
+}
+
+/// A statement being put together: `$1`, `$2`, … are bound in order; the [placeholders](crate) are
+/// filled in when it runs.
+#[must_use = "a query does nothing until it is run"]
+pub struct Query<'t> {
+    tx: &'t mut Tx,
+    sql: &'static str,
+    args: Vec<Arg>,
+    rows: Option<Rows>,
+}
+
+type Prepared<A> = (AssertSqlSafe<String>, A);
+
+impl<'t> Query<'t> {
+    pub(crate) fn new(tx: &'t mut Tx, sql: &'static str) -> Self {
+        Self { tx, sql, args: Vec::new(), rows: None }
+    }
+
+    /// Binds the next parameter.
+    pub fn bind(mut self, value: impl Into<Arg>) -> Self {
+        self.args.push(value.into());
+        self
+    }
+
+    /// The batch that `{rows}` stands for.
+    pub fn rows(mut self, rows: Rows) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// Runs the statement; how many rows it changed.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn execute(self) -> Result<u64> {
+        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
+        Ok(match tx.connection() {
+            Connection::Postgres(connection) => {
+                let (sql, args) = postgres(sql, args, rows)?;
+                sqlx::query_with::<Postgres, _>(sql, args)
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+            }
+            Connection::Sqlite(connection) => {
+                let (sql, args) = sqlite(sql, args, rows)?;
+                sqlx::query_with::<Sqlite, _>(sql, args).execute(connection).await?.rows_affected()
+            }
+        })
+    }
+
+    /// Runs the statement and reads all its rows.
+    ///
+    /// # Errors
+    /// As the database says, or a row that `T` can't be read from.
+    pub async fn fetch_all<T: FromRow>(self) -> Result<Vec<T>> {
+        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
+        Ok(match tx.connection() {
+            Connection::Postgres(connection) => {
+                let (sql, args) = postgres(sql, args, rows)?;
+                sqlx::query_as_with::<Postgres, T, _>(sql, args).fetch_all(connection).await?
+            }
+            Connection::Sqlite(connection) => {
+                let (sql, args) = sqlite(sql, args, rows)?;
+                sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await?
+            }
+        })
+    }
+
+    /// Runs the statement and reads its first row, if there is one.
+    ///
+    /// # Errors
+    /// As [`Query::fetch_all`].
+    pub async fn fetch_optional<T: FromRow>(self) -> Result<Option<T>> {
+        Ok(self.fetch_all().await?.into_iter().next())
+    }
+
+    /// Runs the statement and reads its first row.
+    ///
+    /// # Errors
+    /// As [`Query::fetch_all`], or there is no row.
+    pub async fn fetch_one<T: FromRow>(self) -> Result<T> {
+        self.fetch_optional().await?.ok_or_else(|| Error::from(sqlx::Error::RowNotFound))
+    }
+
+    /// Runs the statement and streams its rows, holding only a few in memory.
+    ///
+    /// # Errors
+    /// As [`Query::fetch_all`]; later ones come through the stream.
+    pub fn stream<T: FromRow>(self) -> Result<BoxStream<'t, Result<T>>> {
+        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
+        Ok(match tx.connection() {
+            Connection::Postgres(connection) => {
+                let (sql, args) = postgres(sql, args, rows)?;
+                let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
+                query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
+            }
+            Connection::Sqlite(connection) => {
+                let (sql, args) = sqlite(sql, args, rows)?;
+                let query = sqlx::query_as_with::<Sqlite, T, _>(sql, args);
+                query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
+            }
+        })
+    }
+}
+
+fn postgres(sql: &str, args: Vec<Arg>, rows: Option<Rows>) -> sqlx::Result<Prepared<PgArguments>> {
+    let source = rows.as_ref().map(|rows| rows.postgres_source(args.len()));
+    let sql = fill(sql, source.as_deref(), "for update", "for update skip locked");
+    let mut bound = PgArguments::default();
+    for arg in args {
+        match arg {
+            Arg::Uuid(value) => bound.add(value),
+            Arg::Int(value) => bound.add(value),
+            Arg::Text(value) => bound.add(value),
+            Arg::Bytes(value) => bound.add(value),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    if let Some(rows) = rows {
+        rows.bind_postgres(&mut bound)?;
+    }
+    Ok((AssertSqlSafe(sql), bound))
+}
+
+fn sqlite(
+    sql: &str,
+    args: Vec<Arg>,
+    rows: Option<Rows>,
+) -> sqlx::Result<Prepared<SqliteArguments>> {
+    let source = rows.as_ref().map(|rows| rows.sqlite_source(args.len()));
+    let sql = fill(sql, source.as_deref(), "", "");
+    let mut bound = SqliteArguments::default();
+    for arg in args {
+        match arg {
+            Arg::Uuid(value) => bound.add(value),
+            Arg::Int(value) => bound.add(value),
+            Arg::Text(value) => bound.add(value),
+            Arg::Bytes(value) => bound.add(value),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    if let Some(rows) = rows {
+        rows.bind_sqlite(&mut bound)?;
+    }
+    Ok((AssertSqlSafe(sql), bound))
+}
+
+/// Fills in the placeholders. Only texts of this program go in, never data.
+fn fill(sql: &str, rows: Option<&str>, for_update: &str, skip_locked: &str) -> String {
+    sql.replace("{rows}", rows.unwrap_or_default())
+        .replace("{for_update}", for_update)
+        .replace("{skip_locked}", skip_locked)
+}
