@@ -1,1 +1,26 @@
-//! x
+//! What the HTTP side of every service shares: errors as problem+json, who the user is, request
+//! bodies, pages, idempotency keys, group-committed writes, health, telemetry and serving.
+
+mod answer;
+mod edge;
+mod fields;
+mod health;
+mod idempotency;
+mod page;
+mod problem;
+mod serve;
+mod telemetry;
+mod user;
+mod writer;
+
+pub use answer::{Answer, Answered};
+pub use edge::{Edge, REQUEST_ID, RequestContext, edge};
+pub use fields::{BODY_LIMIT, FieldIssue, Fields};
+pub use health::{Health, health_routes};
+pub use idempotency::{IdempotencyKey, MIGRATIONS};
+pub use page::{Page, PageQuery, Params};
+pub use problem::{FieldError, PROBLEM_JSON, Problem};
+pub use serve::{Limits, serve};
+pub use telemetry::{Logs, Metrics};
+pub use user::CurrentUser;
+pub use writer::{Applied, UseCase, Writer};

@@ -1,0 +1,94 @@
+//! Serving HTTP with limits on what a client may cost, and stopping without dropping anyone.
+
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
+
+use axum::{Extension, Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What a client may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest that a request's head may take to arrive; the connection is closed after it.
+    /// An idle kept-alive connection is closed after this long too.
+    pub head_timeout: Duration,
+    /// The most bytes that a request's head may have, and the response's buffer; at least 8192.
+    pub head_bytes: usize,
+    /// The most headers that a request may have.
+    pub headers: usize,
+    /// How long requests under way may take to finish once the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(30),
+            head_bytes: 32 * 1024,
+            headers: 100,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `app` on `listener` until `stop`, then takes no new connection and lets requests under
+/// way finish.
+pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: CancellationToken) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_bytes.max(8192))
+        .max_headers(limits.headers);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(with_peer(app.clone(), peer));
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a connection ended badly");
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
+        tracing::warn!("stopped with requests still under way");
+    }
+}
+
+fn with_peer(app: Router, peer: SocketAddr) -> Router {
+    app.layer(Extension(ConnectInfo(peer)))
+}
+
+/// Out of file descriptors, most likely: waiting lets some be closed.
+async fn pause_after(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) {
+        tracing::warn!(%error, "can't accept a connection");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
