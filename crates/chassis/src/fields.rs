@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
 use gozon_contract::{Description, Money};
@@ -23,7 +23,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// What is wrong with a field's value: a code and a sentence.
 pub type FieldIssue = (&'static str, String);
 
-/// The fields of a JSON object. Take each, then [`check`](Fields::check) that all were good, so
+/// The fields of a JSON object. Take each, then [`finish`](Fields::finish), so
 /// that a client hears of all its mistakes at once. Fields that nobody takes are ignored.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -32,6 +32,19 @@ pub struct Fields {
 }
 
 impl Fields {
+    fn parse(body: &[u8], headers: &HeaderMap) -> Result<Self, Problem> {
+        if !is_json(headers) {
+            let detail = "the body must be application/json";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::new(status, "unsupported_media_type", detail));
+        }
+        let Unique(values) = serde_json::from_slice(body).map_err(|error| {
+            let detail = format!("the body is not a JSON object: {error}");
+            Problem::unreadable("invalid_json", detail)
+        })?;
+        Ok(Self { values, errors: Vec::new() })
+    }
+
     /// Takes a field that must be there; `None` if it is not, or `parse` won't have it.
     pub fn take<T>(
         &mut self,
@@ -76,12 +89,15 @@ impl Fields {
         })
     }
 
-    /// The problem to answer with if any field taken so far was bad.
+    /// What the fields taken make together.
     ///
     /// # Errors
-    /// 422 `validation_failed`, with each bad field.
-    pub fn check(self) -> Result<(), Problem> {
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
+    /// 422 `validation_failed`, naming each bad field.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
+        match value {
+            Some(value) if self.errors.is_empty() => Ok(value),
+            _ => Err(Problem::invalid(self.errors)),
+        }
     }
 }
 
@@ -96,16 +112,17 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let body = read(body, &parts.headers).await?;
-        if !is_json(&parts.headers) {
-            let detail = "the body must be application/json";
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Problem::new(status, "unsupported_media_type", detail));
-        }
-        let Unique(values) = serde_json::from_slice(&body).map_err(|error| {
-            let detail = format!("the body is not a JSON object: {error}");
-            Problem::unreadable("invalid_json", detail)
-        })?;
-        Ok(Self { values, errors: Vec::new() })
+        Self::parse(&body, &parts.headers)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequest<S> for Fields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = read(body, &parts.headers).await?;
+        if body.is_empty() { Ok(None) } else { Self::parse(&body, &parts.headers).map(Some) }
     }
 }
 
@@ -181,7 +198,7 @@ mod tests {
             assert_eq!(fields.money(name), None);
         }
         assert_eq!(fields.money("f").map(Money::minor), Some(7));
-        let problem = fields.check().unwrap_err();
+        let problem = fields.finish(Some(())).unwrap_err();
         let codes: Vec<_> = problem.errors.iter().map(|error| error.code.as_ref()).collect();
         assert_eq!(codes, ["out_of_range", "wrong_type", "wrong_type", "out_of_range", "required"]);
     }

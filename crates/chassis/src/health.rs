@@ -4,8 +4,11 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use futures_util::future::{BoxFuture, join_all};
+use gozon_messaging::Broker;
+use gozon_store::Db;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use utoipa::openapi::OpenApi;
 
 use crate::{FieldError, Problem};
 
@@ -51,6 +54,26 @@ impl Health {
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
+}
+
+/// The parts that every service needs: its database and the broker.
+pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Health {
+    let (db, broker) = (db.clone(), Arc::clone(broker));
+    Health::default()
+        .with(format!("{service}.database"), move || {
+            let db = db.clone();
+            async move { db.ping().await.map_err(|_| "can't be reached".to_owned()) }
+        })
+        .with(format!("{service}.broker"), move || {
+            let broker = Arc::clone(&broker);
+            async move { broker.ping().await.map_err(|_| "can't be reached".to_owned()) }
+        })
+}
+
+/// `/openapi.json`: the service's own document.
+pub fn openapi_route(document: OpenApi) -> Router {
+    let document = Arc::new(document);
+    Router::new().route("/openapi.json", get(async move || Json(document)))
 }
 
 /// `/livez` and `/readyz`.

@@ -1,0 +1,99 @@
+//! `POST /accounts/deposit`: top up.
+
+use async_trait::async_trait;
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use gozon_chassis::{
+    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, UseCase,
+};
+use gozon_contract::{Clock, Money, UserId};
+use gozon_store::{Result, Tx};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    balance::account_not_found,
+    ledger::{Account, DepositRefused, Ledger},
+    service::App,
+    sql,
+};
+
+/// A top-up.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Deposit {
+    /// How much to add, in minor units.
+    amount: Money,
+}
+
+/// Tops up accounts.
+pub(crate) struct Deposits {
+    pub(crate) clock: Clock,
+}
+
+#[async_trait]
+impl UseCase for Deposits {
+    type Request = (UserId, Deposit);
+
+    async fn apply(&self, tx: &mut Tx, requests: &[(UserId, Deposit)]) -> Result<Applied> {
+        let accounts = sql::lock_accounts(tx, requests.iter().map(|(user, _)| *user)).await?;
+        let mut ledger = Ledger::open(accounts, self.clock.now());
+        let answers = requests
+            .iter()
+            .map(|(user, deposit)| match ledger.deposit(*user, deposit.amount) {
+                Ok(account) => Answer::ok(&account),
+                Err(refused) => Answer::Refused(refused.into()),
+            })
+            .collect();
+        sql::store_changes(tx, &ledger.close()).await?;
+        Ok(Applied { answers, added: None })
+    }
+}
+
+impl From<DepositRefused> for Problem {
+    fn from(refused: DepositRefused) -> Self {
+        match refused {
+            DepositRefused::NoAccount => account_not_found(),
+            DepositRefused::BalanceLimit => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "balance_limit",
+                "the balance would pass 9007199254740991 minor units",
+            ),
+        }
+    }
+}
+
+/// Top up
+///
+/// Adds `amount` to the user's balance.
+#[utoipa::path(
+    post,
+    path = "/accounts/deposit",
+    tag = "accounts",
+    params(
+        ("X-User-Id" = Uuid, Header, description = "The user"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: a repeat with the same key does nothing twice"),
+    ),
+    request_body = Deposit,
+    responses(
+        (status = 200, description = "The account after it", body = Account),
+        (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_json`, `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`account_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation_failed`, `balance_limit`, `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn deposit(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> std::result::Result<Answered, Problem> {
+    let amount = fields.money("amount");
+    let request = Deposit { amount: fields.finish(amount)? };
+    let key = IdempotencyKey::of(&headers, "POST /accounts/deposit", &request)?;
+    app.deposit.submit(user, key, (user, request)).await
+}

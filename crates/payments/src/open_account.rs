@@ -1,0 +1,84 @@
+//! `POST /accounts`: open the user's account.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use gozon_chassis::{
+    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, UseCase,
+};
+use gozon_contract::{Balance, Timestamp, UserId};
+use gozon_store::{Result, Tx};
+
+use crate::{ledger::Account, service::App, sql};
+
+/// Who wants an account, and when it is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenAccount {
+    user: UserId,
+    now: Timestamp,
+}
+
+/// Opens accounts, at most one to a user.
+pub(crate) struct OpenAccounts;
+
+#[async_trait]
+impl UseCase for OpenAccounts {
+    type Request = OpenAccount;
+
+    async fn apply(&self, tx: &mut Tx, requests: &[OpenAccount]) -> Result<Applied> {
+        let accounts: Vec<Account> = requests
+            .iter()
+            .map(|&OpenAccount { user, now }| Account {
+                user_id: user,
+                balance: Balance::ZERO,
+                version: 1,
+                created_at: now,
+            })
+            .collect();
+        let mut opened: HashSet<UserId> =
+            sql::insert_accounts(tx, &accounts).await?.into_iter().collect();
+        // Of two requests for one user in this batch, the first has opened the account.
+        let answer = |account: &Account| {
+            if opened.remove(&account.user_id) {
+                return Answer::created(account, Some("/accounts/balance".to_owned()));
+            }
+            let detail = "the user has an account already";
+            Answer::Refused(Problem::new(StatusCode::CONFLICT, "account_exists", detail))
+        };
+        Ok(Applied { answers: accounts.iter().map(answer).collect(), added: None })
+    }
+}
+
+/// Open an account
+///
+/// Opens the user's account with a balance of 0. A user has at most one.
+#[utoipa::path(
+    post,
+    path = "/accounts",
+    tag = "accounts",
+    params(
+        ("X-User-Id" = Uuid, Header, description = "The user"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: a repeat with the same key does nothing twice"),
+    ),
+    responses(
+        (status = 201, description = "The account", body = Account),
+        (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`account_exists`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn open_account(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    headers: HeaderMap,
+    _nothing_is_needed: Option<Fields>,
+) -> std::result::Result<Answered, Problem> {
+    let key = IdempotencyKey::of(&headers, "POST /accounts", &())?;
+    let now = app.clock.now();
+    app.open_account.submit(user, key, OpenAccount { user, now }).await
+}

@@ -1,0 +1,117 @@
+//! The payments service put together.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::Router;
+use gozon_chassis::{Edge, Health, Stage, Tasks, Writer, edge, health_routes};
+use gozon_contract::{Clock, Dice, PAYMENT_REQUESTED, PAYMENT_SETTLED, Topic, UserId};
+use gozon_messaging::{Broker, Inbox, Outbox, Relay};
+use gozon_store::{Db, Migration};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    balance, deposit,
+    deposit::{Deposit, Deposits},
+    entries, open_account,
+    open_account::{OpenAccount, OpenAccounts},
+    settle::Settle,
+};
+
+const NAME: &str = "payments";
+
+/// The service's own tables.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    component: "payments",
+    version: 1,
+    postgres: include_str!("../migrations/postgres/1_payments.sql"),
+    sqlite: include_str!("../migrations/sqlite/1_payments.sql"),
+}];
+
+/// The topics that the service reads or writes.
+pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED];
+
+/// What the endpoints share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) open_account: Writer<OpenAccount>,
+    pub(crate) deposit: Writer<(UserId, Deposit)>,
+}
+
+/// A running payments service.
+pub struct Payments {
+    /// Its HTTP side.
+    pub routes: Router,
+    /// Whether it can do its work.
+    pub health: Health,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Gozon payments", description = "Accounts, top-ups and the ledger"),
+    tags((name = "accounts", description = "An account for each user, with its ledger"))
+)]
+struct Api;
+
+fn endpoints() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(open_account::open_account))
+        .routes(routes!(deposit::deposit))
+        .routes(routes!(balance::balance))
+        .routes(routes!(entries::entries))
+}
+
+/// The service's OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    endpoints().into_openapi()
+}
+
+impl Payments {
+    /// Starts the service's loops on a migrated database; they stop with `tasks`.
+    pub fn start(db: Db, broker: Arc<dyn Broker>, clock: Clock, dice: Dice, tasks: &Tasks) -> Self {
+        let (outbox, handed) = Outbox::new(clock.clone());
+        let relay =
+            Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
+        let settle = Arc::new(Settle { clock: clock.clone() });
+        let inbox = Inbox::new(
+            NAME,
+            PAYMENT_REQUESTED,
+            db.clone(),
+            Arc::clone(&broker),
+            outbox,
+            settle,
+            clock.clone(),
+            dice.clone(),
+        );
+        let stop = || tasks.stop_token(Stage::Writers);
+        let (open_account, opening) =
+            Writer::new("accounts", db.clone(), clock.clone(), dice.clone(), OpenAccounts, stop());
+        let deposits = Deposits { clock: clock.clone() };
+        let (deposit, depositing) =
+            Writer::new("deposits", db.clone(), clock.clone(), dice.clone(), deposits, stop());
+
+        let attached = inbox.attached();
+        let health = gozon_chassis::service_health(NAME, &db, &broker).with(
+            format!("{NAME}.{}", PAYMENT_REQUESTED.name),
+            move || {
+                let attached = attached.load(Ordering::Relaxed);
+                async move { attached.then_some(()).ok_or("the consumer is not attached".into()) }
+            },
+        );
+
+        tasks.spawn(Stage::Writers, opening);
+        tasks.spawn(Stage::Writers, depositing);
+        tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
+        tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
+
+        let app = App { db, clock, open_account, deposit };
+        let (api, document) = endpoints().split_for_parts();
+        let routes = api
+            .with_state(app)
+            .merge(health_routes(health.clone()))
+            .merge(gozon_chassis::openapi_route(document));
+        Self { routes: edge(routes, Edge { service: NAME, dice }), health }
+    }
+}

@@ -1,0 +1,53 @@
+//! `payment.requested`: decide, debit, record, and say how it ended, in one transaction.
+
+use async_trait::async_trait;
+use gozon_contract::{
+    Clock, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
+};
+use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
+use gozon_store::Tx;
+
+use crate::{
+    ledger::{Ledger, Payment},
+    sql,
+};
+
+/// Settles payment requests.
+pub(crate) struct Settle {
+    pub(crate) clock: Clock,
+}
+
+#[async_trait]
+impl Handler for Settle {
+    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
+        let now = self.clock.now();
+        let mut requests = Vec::with_capacity(messages.len());
+        let mut traces = Vec::with_capacity(messages.len());
+        for message in messages {
+            let event = Event::<PaymentRequested>::read(message)?;
+            requests.push(event.data);
+            traces.push(event.traceparent);
+        }
+
+        let users = requests.iter().map(|request| request.user_id);
+        let mut ledger = Ledger::open(sql::lock_accounts(tx, users).await?, now);
+        let stored = sql::find_payments(tx, &requests).await?;
+        let settlement = ledger
+            .settle(&requests, stored)
+            .map_err(|contradiction| HandleError::Failed(contradiction.to_string()))?;
+        sql::insert_payments(tx, &settlement.new, now).await?;
+        sql::store_changes(tx, &ledger.close()).await?;
+
+        metrics::counter!("gozon_payments_settled_total").increment(settlement.new.len() as u64);
+        // A repeat is answered too: should the first answer be lost, this one heals it.
+        let answers = settlement.answers.iter().zip(traces);
+        Ok(answers.map(|(payment, trace)| settled(payment, now, trace)).collect())
+    }
+}
+
+fn settled(payment: &Payment, now: Timestamp, trace: Option<TraceParent>) -> Message {
+    let &Payment { order_id, user_id, outcome, .. } = payment;
+    let data = PaymentSettled { order_id, user_id, outcome };
+    let topic = PAYMENT_SETTLED.name;
+    Event::about(order_id, topic, PAYMENTS_SOURCE, user_id, now, trace, data).into_message()
+}
