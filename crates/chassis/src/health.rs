@@ -1,9 +1,16 @@
 //! `/livez` and `/readyz`: whether a process runs, and whether it can do its work.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, Ready, join_all, ready};
 use gozon_messaging::Broker;
 use gozon_store::Db;
 use serde_json::{Value, json};
@@ -70,6 +77,16 @@ pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Healt
         })
 }
 
+/// Asks whether a consumer is attached to the broker.
+pub fn attached(
+    flag: Arc<AtomicBool>,
+) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
+    move || {
+        let attached = flag.load(Ordering::Relaxed);
+        ready(attached.then_some(()).ok_or_else(|| "the consumer is not attached".to_owned()))
+    }
+}
+
 /// `/openapi.json`: the service's own document.
 pub fn openapi_route(document: OpenApi) -> Router {
     let document = Arc::new(document);
@@ -80,11 +97,11 @@ pub fn openapi_route(document: OpenApi) -> Router {
 pub fn health_routes(health: Health) -> Router {
     Router::new()
         .route("/livez", get(|| async { Json(json!({"status": "alive"})) }))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(readyz))
         .with_state(health)
 }
 
-async fn ready(State(health): State<Health>) -> Result<Json<Value>, Problem> {
+async fn readyz(State(health): State<Health>) -> Result<Json<Value>, Problem> {
     let missing = health.missing().await;
     if missing.is_empty() {
         let parts: Vec<_> = health.parts.iter().map(|(part, _)| part).collect();

@@ -17,7 +17,7 @@ mod writer;
 pub use answer::{Answer, Answered};
 pub use edge::{Edge, REQUEST_ID, RequestContext, edge};
 pub use fields::{BODY_LIMIT, FieldIssue, Fields};
-pub use health::{Health, health_routes, openapi_route, service_health};
+pub use health::{Health, attached, health_routes, openapi_route, service_health};
 pub use idempotency::{IdempotencyKey, MIGRATIONS};
 pub use page::{Page, PageQuery, Params};
 pub use problem::{FieldError, PROBLEM_JSON, Problem};

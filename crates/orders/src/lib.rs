@@ -1,1 +1,13 @@
-//! x
+//! The orders service: placing orders, reading them, hearing how their payment ended, and telling
+//! whoever is watching.
+
+mod apply;
+mod get;
+mod list;
+mod place;
+mod service;
+mod sql;
+mod stream;
+
+pub use service::{MIGRATIONS, Orders, TOPICS, openapi};
+pub use stream::StreamLimits;

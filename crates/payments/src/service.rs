@@ -1,6 +1,6 @@
 //! The payments service put together.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use axum::Router;
 use gozon_chassis::{Edge, Health, Stage, Tasks, Writer, edge, health_routes};
@@ -92,13 +92,9 @@ impl Payments {
         let (deposit, depositing) =
             Writer::new("deposits", db.clone(), clock.clone(), dice.clone(), deposits, stop());
 
-        let attached = inbox.attached();
         let health = gozon_chassis::service_health(NAME, &db, &broker).with(
             format!("{NAME}.{}", PAYMENT_REQUESTED.name),
-            move || {
-                let attached = attached.load(Ordering::Relaxed);
-                async move { attached.then_some(()).ok_or("the consumer is not attached".into()) }
-            },
+            gozon_chassis::attached(inbox.attached()),
         );
 
         tasks.spawn(Stage::Writers, opening);

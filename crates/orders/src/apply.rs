@@ -1,0 +1,68 @@
+//! `payment.settled`: move the order on and say so, in one transaction. A repeat changes nothing.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use gozon_contract::{Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, PaymentSettled};
+use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
+use gozon_store::Tx;
+
+use crate::sql;
+
+/// Applies the results of payments.
+pub(crate) struct ApplyResults {
+    pub(crate) clock: Clock,
+}
+
+#[async_trait]
+impl Handler for ApplyResults {
+    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
+        let mut results: HashMap<OrderId, (PaymentSettled, Option<TraceParent>)> = HashMap::new();
+        for message in messages {
+            let event = Event::<PaymentSettled>::read(message)?;
+            results.insert(event.data.order_id, (event.data, event.traceparent));
+        }
+        let mut batch: Vec<_> = results.values().map(|(result, _)| result.clone()).collect();
+        // One order for all instances: they lock the same rows in turn and never in a circle.
+        batch.sort_unstable_by_key(|result| (result.user_id, result.order_id));
+
+        let changed = sql::settle_orders(tx, &batch, self.clock.now()).await?;
+        for order in &changed {
+            metrics::histogram!("gozon_order_settle_seconds")
+                .record(order.updated_at.since(order.created_at).as_secs_f64());
+        }
+        let messages: Vec<_> = changed
+            .iter()
+            .map(|order| {
+                order_changed(order, results.remove(&order.id).and_then(|(_, trace)| trace))
+            })
+            .collect();
+        for (result, _) in results.into_values() {
+            check_repeat(tx, &result).await?;
+        }
+        Ok(messages)
+    }
+}
+
+/// A result that moved nothing must be a repeat of the one that did.
+async fn check_repeat(tx: &mut Tx, result: &PaymentSettled) -> Result<(), HandleError> {
+    let id = result.order_id;
+    match sql::find_order(tx, result.user_id, id).await? {
+        None => Err(HandleError::Failed(format!("there is no order {id} of {}", result.user_id))),
+        Some(order)
+            if order.status != sql::status_after(result)
+                || order.cancel_reason != result.outcome.reason() =>
+        {
+            let status = order.status.as_str();
+            Err(HandleError::Failed(format!(
+                "order {id} is {status}, which contradicts the result"
+            )))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn order_changed(order: &Order, trace: Option<TraceParent>) -> Message {
+    let (id, user, time) = (order.id, order.user_id, order.updated_at);
+    Event::about(id, ORDER_CHANGED.name, ORDERS_SOURCE, user, time, trace, order).into_message()
+}

@@ -1,0 +1,50 @@
+//! `GET /orders`: the user's orders.
+
+use axum::{Json, extract::State};
+use gozon_chassis::{CurrentUser, Page, Params, Problem};
+use gozon_contract::{Order, OrderId, OrderStatus};
+
+use crate::{
+    service::App,
+    sql::{self, Filter},
+};
+
+/// The user's orders
+///
+/// The user's orders, newest first.
+#[utoipa::path(
+    get,
+    path = "/orders",
+    tag = "orders",
+    params(
+        ("X-User-Id" = Uuid, Header, description = "The user"),
+        ("limit" = Option<i32>, Query, description = "The most items, 1 to 100; 20 unless given", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("status" = Option<OrderStatus>, Query, description = "Only orders with this status; `CANCELED` is read as `CANCELLED`"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = Page<Order>),
+        (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_limit`, `invalid_cursor`, `invalid_query`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation_failed`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn list(
+    State(app): State<App>,
+    CurrentUser(user): CurrentUser,
+    params: Params,
+) -> Result<Json<Page<Order>>, Problem> {
+    let page = params.page()?;
+    let status = params.get("status").map(str::parse::<OrderStatus>).transpose();
+    let status = status.map_err(|error| Params::out_of_range("status", error.to_string()))?;
+    let before = page.cursor(read_cursor)?;
+    let mut tx = app.db.read().await?;
+    let filter = Filter { before, status, changed_since: None };
+    let orders = sql::list_orders(&mut tx, user, filter, page.limit + 1).await?;
+    Ok(Json(Page::cut(orders, page.limit, |order| format!("o{}", order.id.uuid().simple()))))
+}
+
+fn read_cursor(text: &str) -> Option<OrderId> {
+    let hex = text.strip_prefix('o').filter(|hex| hex.len() == 32)?;
+    uuid::Uuid::try_parse(hex).ok().map(OrderId::from)
+}

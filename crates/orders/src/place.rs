@@ -1,0 +1,117 @@
+//! `POST /orders`: place an order. The order and the request for its payment are one transaction.
+
+use async_trait::async_trait;
+use axum::{Extension, extract::State, http::HeaderMap};
+use gozon_chassis::{
+    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, RequestContext,
+    UseCase,
+};
+use gozon_contract::{
+    Description, Money, ORDERS_SOURCE, Order, OrderId, OrderStatus, PAYMENT_REQUESTED,
+    PaymentRequested,
+};
+use gozon_messaging::{Event, Message, Outbox, TraceParent};
+use gozon_store::{Result, Tx};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{service::App, sql};
+
+/// What to order.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct NewOrder {
+    /// What it costs, in minor units.
+    amount: Money,
+    /// What it is.
+    description: Description,
+}
+
+/// An order to be placed, and the trace that it is part of.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    order: Order,
+    trace: TraceParent,
+}
+
+/// Places orders.
+pub(crate) struct PlaceOrders {
+    pub(crate) outbox: Outbox,
+}
+
+#[async_trait]
+impl UseCase for PlaceOrders {
+    type Request = Placement;
+
+    async fn apply(&self, tx: &mut Tx, placements: &[Placement]) -> Result<Applied> {
+        sql::insert_orders(tx, placements.iter().map(|placement| &placement.order)).await?;
+        let requests = placements.iter().map(payment_requested).collect();
+        let added = self.outbox.add(tx, requests).await?;
+        let answer = |Placement { order, .. }: &Placement| {
+            Answer::created(order, Some(format!("/orders/{}", order.id)))
+        };
+        Ok(Applied { answers: placements.iter().map(answer).collect(), added: Some(added) })
+    }
+}
+
+fn payment_requested(placement: &Placement) -> Message {
+    let Order { id, user_id, amount, created_at, .. } = placement.order;
+    let data = PaymentRequested { order_id: id, user_id, amount };
+    let topic = PAYMENT_REQUESTED.name;
+    let trace = Some(placement.trace);
+    Event::about(id, topic, ORDERS_SOURCE, user_id, created_at, trace, data).into_message()
+}
+
+/// Place an order
+///
+/// The order is NEW at first; it is paid for in the background and becomes FINISHED, or CANCELLED
+/// with the reason.
+#[utoipa::path(
+    post,
+    path = "/orders",
+    tag = "orders",
+    params(
+        ("X-User-Id" = Uuid, Header, description = "The user"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: a repeat with the same key does nothing twice"),
+    ),
+    request_body = NewOrder,
+    responses(
+        (status = 201, description = "The order", body = Order, headers(("Location" = String, description = "Where it is found"))),
+        (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_json`, `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`validation_failed`, `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn place(
+    State(app): State<App>,
+    CurrentUser(user_id): CurrentUser,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> std::result::Result<Answered, Problem> {
+    let amount = fields.money("amount");
+    let description = fields.description("description");
+    let (amount, description) = fields.finish(amount.zip(description))?;
+    let request = NewOrder { amount, description };
+    let key = IdempotencyKey::of(&headers, "POST /orders", &request)?;
+
+    let now = app.clock.now();
+    let order = Order {
+        id: OrderId::new(now, &app.dice),
+        user_id,
+        amount,
+        description: request.description,
+        status: OrderStatus::New,
+        cancel_reason: None,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    let placement = Placement { order: order.clone(), trace: context.trace };
+    let answered = app.place.submit(user_id, key, placement).await?;
+    if !answered.replayed && matches!(answered.answer, Answer::Done { .. }) {
+        app.hub.placed(&order, context.trace);
+    }
+    Ok(answered)
+}

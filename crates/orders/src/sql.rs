@@ -1,0 +1,168 @@
+//! All SQL of the orders service.
+
+use gozon_contract::{
+    CancelReason, Description, Money, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
+    UserId,
+};
+use gozon_store::{Error, Result, Rows, Tx};
+use uuid::Uuid;
+
+/// A stored value that can't be: somebody else wrote to our table.
+fn corrupt(what: impl std::error::Error + Send + Sync + 'static) -> Error {
+    sqlx::Error::Decode(Box::new(what)).into()
+}
+
+#[derive(sqlx::FromRow)]
+struct RawOrder {
+    user_id: Uuid,
+    id: Uuid,
+    amount: i64,
+    description: String,
+    status: String,
+    cancel_reason: Option<String>,
+    version: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<RawOrder> for Order {
+    type Error = Error;
+
+    fn try_from(raw: RawOrder) -> Result<Self> {
+        let reason = raw.cancel_reason.map(|reason| reason.parse::<CancelReason>());
+        Ok(Self {
+            id: raw.id.into(),
+            user_id: raw.user_id.into(),
+            amount: Money::try_from(raw.amount).map_err(corrupt)?,
+            description: Description::try_from(raw.description).map_err(corrupt)?,
+            status: raw.status.parse().map_err(corrupt)?,
+            cancel_reason: reason.transpose().map_err(corrupt)?,
+            version: raw.version,
+            created_at: Timestamp::from_micros(raw.created_at),
+            updated_at: Timestamp::from_micros(raw.updated_at),
+        })
+    }
+}
+
+/// Stores new orders.
+pub(crate) async fn insert_orders<'a>(
+    tx: &mut Tx,
+    orders: impl Iterator<Item = &'a Order>,
+) -> Result<()> {
+    let orders: Vec<&Order> = orders.collect();
+    let rows = Rows::of(&orders)
+        .uuid("user_id", |order| order.user_id.uuid())
+        .uuid("id", |order| order.id.uuid())
+        .int("amount", |order| order.amount.minor())
+        .text("description", |order| order.description.to_string())
+        .text("status", |order| order.status.as_str().to_owned())
+        .int("version", |order| order.version)
+        .int("created_at", |order| order.created_at.micros())
+        .int("updated_at", |order| order.updated_at.micros())
+        .done();
+    tx.query(
+        "insert into orders
+            (user_id, id, amount, description, status, version, created_at, updated_at)
+         select user_id, id, amount, description, status, version, created_at, updated_at
+         from {rows}",
+    )
+    .rows(rows)
+    .execute()
+    .await
+    .map(drop)
+}
+
+/// One of a user's orders. Another user's is not found.
+pub(crate) async fn find_order(tx: &mut Tx, user: UserId, id: OrderId) -> Result<Option<Order>> {
+    let raw: Option<RawOrder> = tx
+        .query(
+            "select user_id, id, amount, description, status, cancel_reason, version,
+                    created_at, updated_at
+             from orders where user_id = $1 and id = $2",
+        )
+        .bind(user.uuid())
+        .bind(id.uuid())
+        .fetch_optional()
+        .await?;
+    raw.map(Order::try_from).transpose()
+}
+
+/// Which of a user's orders to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filter {
+    /// Only those with a smaller id.
+    pub before: Option<OrderId>,
+    /// Only those with this status.
+    pub status: Option<OrderStatus>,
+    /// Only those that changed then or later.
+    pub changed_since: Option<Timestamp>,
+}
+
+/// Up to `limit` of a user's orders, newest first.
+pub(crate) async fn list_orders(
+    tx: &mut Tx,
+    user: UserId,
+    filter: Filter,
+    limit: usize,
+) -> Result<Vec<Order>> {
+    let raw: Vec<RawOrder> = tx
+        .query(
+            "select user_id, id, amount, description, status, cancel_reason, version,
+                    created_at, updated_at
+             from orders
+             where user_id = $1 and id < $2
+               and status = coalesce(cast($3 as text), status)
+               and updated_at >= $4
+             order by id desc limit $5",
+        )
+        .bind(user.uuid())
+        .bind(filter.before.map_or(Uuid::max(), OrderId::uuid))
+        .bind(filter.status.map(OrderStatus::as_str))
+        .bind(filter.changed_since.map_or(i64::MIN, Timestamp::micros))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all()
+        .await?;
+    raw.into_iter().map(Order::try_from).collect()
+}
+
+/// Moves orders from NEW to where their payment put them. Returns those that moved; the others
+/// are not there, or were moved before.
+pub(crate) async fn settle_orders(
+    tx: &mut Tx,
+    results: &[PaymentSettled],
+    now: Timestamp,
+) -> Result<Vec<Order>> {
+    let rows = Rows::of(results)
+        .uuid("user_id", |result| result.user_id.uuid())
+        .uuid("id", |result| result.order_id.uuid())
+        .text("status", |result| status_after(result).as_str().to_owned())
+        .maybe_text("cancel_reason", |result| {
+            result.outcome.reason().map(|reason| reason.as_str().to_owned())
+        })
+        .done();
+    let raw: Vec<RawOrder> = tx
+        .query(
+            "update orders set
+                status = rows.status, cancel_reason = rows.cancel_reason,
+                version = orders.version + 1, updated_at = $1
+             from {rows}
+             where orders.user_id = rows.user_id and orders.id = rows.id
+               and orders.status = 'NEW'
+             returning orders.user_id, orders.id, orders.amount, orders.description,
+                       orders.status, orders.cancel_reason, orders.version,
+                       orders.created_at, orders.updated_at",
+        )
+        .bind(now.micros())
+        .rows(rows)
+        .fetch_all()
+        .await?;
+    raw.into_iter().map(Order::try_from).collect()
+}
+
+/// Where a result puts its order.
+pub(crate) fn status_after(result: &PaymentSettled) -> OrderStatus {
+    match result.outcome.reason() {
+        None => OrderStatus::Finished,
+        Some(_) => OrderStatus::Cancelled,
+    }
+}

@@ -1,0 +1,93 @@
+//! `order.changed`: what any instance settled, pushed to the sockets of this one.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use gozon_contract::{Clock, Dice, ORDER_CHANGED, OrderId, Timestamp, UserId};
+use gozon_messaging::{Broker, BrokerError, Event, Message, Subscriber};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::{task::yield_now, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Hub,
+    hub::{Frame, Note},
+};
+
+/// The most messages taken at once.
+const BATCH: usize = 256;
+/// How far before the loss of the broker was noticed changes may have been missed.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// Listens until `stop`. After the broker was away, every socket is told to catch up from the
+/// database, since what was broadcast meanwhile was not heard.
+pub(crate) async fn listen(
+    broker: Arc<dyn Broker>,
+    hub: Hub,
+    clock: Clock,
+    dice: Dice,
+    attached: Arc<AtomicBool>,
+    stop: CancellationToken,
+) {
+    let mut lost: Option<Timestamp> = None;
+    loop {
+        let attach = async {
+            let mut subscriber = broker.subscribe(ORDER_CHANGED).await?;
+            attached.store(true, Ordering::Relaxed);
+            if let Some(since) = lost.take() {
+                hub.tell_all(&Note::CatchUp(since));
+            }
+            push(subscriber.as_mut(), &hub).await
+        };
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = attach => ended,
+        };
+        attached.store(false, Ordering::Relaxed);
+        lost.get_or_insert_with(|| clock.now().minus(MARGIN));
+        if let Err(error) = ended {
+            tracing::warn!(topic = ORDER_CHANGED.name, %error, "lost the broker");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(dice.jitter(Duration::from_millis(300))) => {}
+        }
+    }
+}
+
+async fn push(subscriber: &mut dyn Subscriber, hub: &Hub) -> Result<(), BrokerError> {
+    loop {
+        for message in subscriber.receive(BATCH).await? {
+            if let Ok(user) = message.key.parse::<UserId>()
+                && hub.has(user)
+                && let Some(frame) = frame(&message)
+            {
+                hub.tell(user, &Note::Frame(frame));
+            }
+        }
+        subscriber.ack().await?;
+        // Lets the sockets send what they were told before they are told more.
+        yield_now().await;
+    }
+}
+
+/// The little that is read of an order; the rest goes to the sockets as it came.
+#[derive(Deserialize)]
+struct Head {
+    id: OrderId,
+    version: i64,
+}
+
+fn frame(message: &Message) -> Option<Frame> {
+    let event = Event::<Box<RawValue>>::read(message)
+        .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
+        .ok()?;
+    let head: Head = serde_json::from_str(event.data.get()).ok()?;
+    Some(Frame::new(head.id, head.version, &event.data, event.traceparent))
+}

@@ -1,0 +1,201 @@
+//! One socket, from its snapshot to its end.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use gozon_contract::{Order, OrderId, Timestamp, UserId};
+use serde::Serialize;
+use tokio::time::{Instant, interval_at, timeout};
+
+use super::hub::{Frame, Note, Seat};
+use crate::{
+    service::App,
+    sql::{self, Filter},
+};
+
+/// How many of the user's orders a snapshot holds.
+const SNAPSHOT: usize = 100;
+/// How often the client is asked for a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+/// How many heartbeats in a row it may miss.
+const MISSES: u32 = 2;
+/// How long a client may take to receive the reason for its being cut off.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// Of how many orders a socket remembers which version it has sent.
+const MEMORY: usize = 256;
+
+/// Why a socket ends (RFC 6455, section 7.4, and its registry).
+mod code {
+    pub const GOING_AWAY: u16 = 1001;
+    pub const INTERNAL_ERROR: u16 = 1011;
+    pub const TRY_AGAIN_LATER: u16 = 1013;
+}
+
+enum End {
+    /// The client left, or is not there any more.
+    Gone,
+    /// We end it, and say why.
+    Close(u16, &'static str),
+}
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    orders: &'a [Order],
+}
+
+/// Serves a socket until either side ends it.
+pub(crate) async fn run(mut socket: WebSocket, user: UserId, mut seat: Seat, app: App) {
+    let overflow = seat.overflow.clone();
+    let end = tokio::select! {
+        end = serve(&mut socket, user, &mut seat, &app) => end,
+        () = overflow.cancelled() => End::Close(code::TRY_AGAIN_LATER, "too slow; connect again"),
+        () = app.sockets_stop.cancelled() => End::Close(code::GOING_AWAY, "shutting down"),
+    };
+    drop(seat);
+    if let End::Close(code, reason) = end {
+        let labels = [("code", code.to_string())];
+        metrics::counter!("gozon_stream_closed_total", &labels).increment(1);
+        let frame = CloseFrame { code, reason: reason.into() };
+        let farewell = async {
+            if socket.send(Message::Close(Some(frame))).await.is_ok() {
+                while let Some(Ok(_)) = socket.recv().await {}
+            }
+        };
+        let patience = if code == code::GOING_AWAY { Duration::from_secs(2) } else { FAREWELL };
+        let _ = timeout(patience, farewell).await;
+    }
+}
+
+async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App) -> End {
+    let mut sent = Sent::default();
+    // The seat was taken before this reads: a change is in the snapshot, or told after it, or both.
+    let orders = match read(app, user, Filter::default()).await {
+        Ok(orders) => orders,
+        Err(end) => return end,
+    };
+    for order in orders.iter().rev() {
+        sent.is_news(order.id, order.version);
+    }
+    let snapshot = Snapshot { kind: "snapshot", orders: &orders };
+    let text = serde_json::to_string(&snapshot).unwrap_or_default();
+    drop(orders);
+    if socket.send(Message::Text(text.into())).await.is_err() {
+        return End::Gone;
+    }
+
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    let mut missed = 0;
+    loop {
+        tokio::select! {
+            note = seat.notes.recv() => {
+                let frames = match note {
+                    None => return End::Gone,
+                    Some(Note::Frame(frame)) => vec![frame],
+                    Some(Note::CatchUp(since)) => match catch_up(app, user, since).await {
+                        Ok(frames) => frames,
+                        Err(end) => return end,
+                    },
+                };
+                for frame in frames {
+                    if sent.is_news(frame.order, frame.version)
+                        && socket.send(Message::Text(frame.text)).await.is_err()
+                    {
+                        return End::Gone;
+                    }
+                }
+            }
+            message = socket.recv() => match message {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+                Some(Ok(_)) => missed = 0,
+            },
+            _ = heartbeat.tick() => {
+                missed += 1;
+                if missed > MISSES || socket.send(Message::Ping(Vec::new().into())).await.is_err() {
+                    return End::Gone;
+                }
+            }
+        }
+    }
+}
+
+async fn read(app: &App, user: UserId, filter: Filter) -> Result<Vec<Order>, End> {
+    let orders = async {
+        let mut tx = app.db.read().await?;
+        sql::list_orders(&mut tx, user, filter, SNAPSHOT).await
+    };
+    orders.await.map_err(|error| {
+        tracing::warn!(%error, "can't read a snapshot");
+        if error.is_unavailable() {
+            End::Close(code::TRY_AGAIN_LATER, "the database is away; connect again")
+        } else {
+            End::Close(code::INTERNAL_ERROR, "internal error")
+        }
+    })
+}
+
+/// What changed since then, oldest first.
+async fn catch_up(app: &App, user: UserId, since: Timestamp) -> Result<Vec<Frame>, End> {
+    // Every socket of the instance does this at once; spread it over a second.
+    tokio::time::sleep(app.dice.jitter(Duration::from_millis(500))).await;
+    let filter = Filter { changed_since: Some(since), ..Filter::default() };
+    let orders = read(app, user, filter).await?;
+    let frame = |order: &Order| Frame::new(order.id, order.version, order, None);
+    Ok(orders.iter().rev().map(frame).collect())
+}
+
+/// Which version of the user's latest orders was sent, so that a repeat or a late message is not.
+#[derive(Default)]
+struct Sent {
+    versions: HashMap<OrderId, i64>,
+    oldest: VecDeque<OrderId>,
+}
+
+impl Sent {
+    /// Whether this is newer than what was sent; if so, it counts as sent.
+    fn is_news(&mut self, order: OrderId, version: i64) -> bool {
+        if let Some(sent) = self.versions.get_mut(&order) {
+            let news = *sent < version;
+            *sent = version.max(*sent);
+            return news;
+        }
+        if self.oldest.len() == MEMORY
+            && let Some(forgotten) = self.oldest.pop_front()
+        {
+            self.versions.remove(&forgotten);
+        }
+        self.versions.insert(order, version);
+        self.oldest.push_back(order);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gozon_contract::Dice;
+
+    use super::*;
+
+    #[test]
+    fn a_late_or_repeated_version_is_no_news() {
+        let id = OrderId::new(Timestamp::from_micros(0), &Dice::seeded(1));
+        let mut sent = Sent::default();
+        assert!(sent.is_news(id, 2));
+        assert!(!sent.is_news(id, 1) && !sent.is_news(id, 2));
+        assert!(sent.is_news(id, 3));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (dice, mut sent) = (Dice::seeded(1), Sent::default());
+        for micros in 0..10_000 {
+            sent.is_news(OrderId::new(Timestamp::from_micros(micros), &dice), 1);
+        }
+        assert_eq!(sent.versions.len(), MEMORY);
+        assert_eq!(sent.oldest.len(), MEMORY);
+    }
+}
