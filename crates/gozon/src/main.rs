@@ -1,1 +1,58 @@
-fn main() {}
+//! The one binary of Gozon: the whole shop in one process, each service on its own, and the tools
+//! to run them.
+
+mod config;
+mod health;
+mod migrate;
+mod openapi;
+mod process;
+mod serve;
+mod up;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use config::{Cli, Command};
+use gozon_chassis::Logs;
+
+/// Batches are built from many small allocations; the system's allocator is noticeably slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[allow(clippy::print_stderr, reason = "this is where a command says why it failed")]
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = Logs::start(&cli.log) {
+        eprintln!("error: --log {:?} can't be read: {error}", cli.log);
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command.unwrap_or(Command::Up(cli.up)) {
+        Command::Up(args) => up::up(args).await?,
+        Command::Gateway(args) => anyhow::bail!("no gateway for {:?} yet", args.listen),
+        Command::Orders(args) => serve::orders(args).await?,
+        Command::Payments(args) => serve::payments(args).await?,
+        Command::Web(args) => serve::web(args).await?,
+        Command::Migrate(args) => migrate::both(&args).await?,
+        Command::Health(args) => return health::ask(&args.url).await,
+        Command::Openapi => openapi::print()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

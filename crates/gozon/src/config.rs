@@ -1,0 +1,223 @@
+//! Every setting: a flag, and an environment variable of the same name.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Orders and payments for an online shop: no order lost, nobody charged twice, no balance wrong.
+///
+/// Without a command it is `gozon up`: the whole shop in one process. Every flag can be given as
+/// an environment variable too, such as GOZON_LISTEN for --listen.
+#[derive(Debug, Parser)]
+#[command(name = "gozon", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module.
+    #[arg(long, env = "GOZON_LOG", default_value = "info", global = true)]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `gozon up`.
+    #[command(flatten)]
+    pub up: Up,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole shop in one process (the default)
+    Up(Up),
+    /// Run a gateway: routes requests to the services
+    Gateway(Gateway),
+    /// Run an instance of the orders service
+    Orders(Service),
+    /// Run an instance of the payments service
+    Payments(Service),
+    /// Serve the web front end's files
+    Web(Web),
+    /// Bring the tables of both databases up to date
+    Migrate(Databases),
+    /// Ask a server for a health URL, such as http://127.0.0.1:8080/readyz; fails unless it says yes
+    Health(HealthUrl),
+    /// Print the merged OpenAPI document
+    Openapi,
+}
+
+/// Where the two databases are.
+#[derive(Args, Clone, Debug)]
+pub struct Databases {
+    /// The folder of the SQLite files, for each database whose URL is not given
+    #[arg(long, env = "GOZON_DATA_DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+    /// The orders database: postgres://… or sqlite:PATH [default: sqlite:DATA_DIR/orders.db]
+    #[arg(long, env = "GOZON_ORDERS_DATABASE_URL", hide_env_values = true)]
+    pub orders_database_url: Option<String>,
+    /// The payments database: postgres://… or sqlite:PATH [default: sqlite:DATA_DIR/payments.db]
+    #[arg(long, env = "GOZON_PAYMENTS_DATABASE_URL", hide_env_values = true)]
+    pub payments_database_url: Option<String>,
+}
+
+impl Databases {
+    /// The orders database's URL.
+    pub fn orders_url(&self) -> String {
+        let file = || format!("sqlite:{}", self.data_dir.join("orders.db").display());
+        self.orders_database_url.clone().unwrap_or_else(file)
+    }
+
+    /// The payments database's URL.
+    pub fn payments_url(&self) -> String {
+        let file = || format!("sqlite:{}", self.data_dir.join("payments.db").display());
+        self.payments_database_url.clone().unwrap_or_else(file)
+    }
+}
+
+/// The settings of `gozon up`.
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    /// Where to serve the shop
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where to serve /metrics, /livez and /readyz; never make this public
+    #[arg(long, env = "GOZON_ADMIN_LISTEN", default_value = "127.0.0.1:9464")]
+    pub admin_listen: SocketAddr,
+    /// Where the databases are.
+    #[command(flatten)]
+    pub databases: Databases,
+    /// The broker: memory:, amqp://… or kafka://host:port,…
+    #[arg(long, env = "GOZON_BROKER_URL", default_value = "memory:", hide_env_values = true)]
+    pub broker_url: String,
+    /// The most connections to each database
+    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
+    pub database_connections: u32,
+    /// The folder of the built web front end
+    #[arg(long, env = "GOZON_WEB_DIR", default_value = "web/dist")]
+    pub web_dir: PathBuf,
+    /// Limits on live sockets.
+    #[command(flatten)]
+    pub stream: Stream,
+    /// Limits on requests.
+    #[command(flatten)]
+    pub traffic: Traffic,
+}
+
+/// The settings of `gozon gateway`.
+#[derive(Args, Clone, Debug)]
+pub struct Gateway {
+    /// Where to serve
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where to serve /metrics, /livez and /readyz; off unless set; never make this public
+    #[arg(long, env = "GOZON_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The orders instances, such as http://10.0.0.5:8081,http://10.0.0.6:8081
+    #[arg(long, env = "GOZON_ORDERS_URLS", value_delimiter = ',', required = true)]
+    pub orders_urls: Vec<String>,
+    /// The payments instances
+    #[arg(long, env = "GOZON_PAYMENTS_URLS", value_delimiter = ',', required = true)]
+    pub payments_urls: Vec<String>,
+    /// The instances of the web front end; without any there is no page
+    #[arg(long, env = "GOZON_WEB_URLS", value_delimiter = ',')]
+    pub web_urls: Vec<String>,
+    /// Limits on requests.
+    #[command(flatten)]
+    pub traffic: Traffic,
+}
+
+/// The settings of `gozon orders` and `gozon payments`.
+#[derive(Args, Clone, Debug)]
+pub struct Service {
+    /// Where to serve
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+    /// Where to serve /metrics, /livez and /readyz; off unless set; never make this public
+    #[arg(long, env = "GOZON_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The service's own database: postgres://… or sqlite:PATH
+    #[arg(long, env = "GOZON_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The broker: amqp://… or kafka://host:port,…
+    #[arg(long, env = "GOZON_BROKER_URL", hide_env_values = true)]
+    pub broker_url: String,
+    /// The most connections to the database
+    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
+    pub database_connections: u32,
+    /// Limits on live sockets (orders only).
+    #[command(flatten)]
+    pub stream: Stream,
+}
+
+/// Limits on live sockets.
+#[derive(Args, Clone, Debug)]
+pub struct Stream {
+    /// The most live sockets on one orders instance
+    #[arg(long, env = "GOZON_MAX_SOCKETS", default_value_t = 20_000)]
+    pub max_sockets: usize,
+    /// The most live sockets of one user on one orders instance
+    #[arg(long, env = "GOZON_MAX_SOCKETS_PER_USER", default_value_t = 50)]
+    pub max_sockets_per_user: usize,
+    /// Origins whose pages may open live sockets, beside the shop's own; * lets every page
+    #[arg(long, env = "GOZON_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
+}
+
+/// Limits on requests.
+#[derive(Args, Clone, Debug)]
+pub struct Traffic {
+    /// The most requests under way at once; more are answered 503
+    #[arg(long, env = "GOZON_MAX_IN_FLIGHT", default_value_t = 4096)]
+    pub max_in_flight: usize,
+    /// The most requests per second of one user, with bursts of twice as many; off unless set
+    #[arg(long, env = "GOZON_RATE_LIMIT")]
+    pub rate_limit: Option<u32>,
+}
+
+/// The settings of `gozon web`.
+#[derive(Args, Clone, Debug)]
+pub struct Web {
+    /// Where to serve
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8083")]
+    pub listen: SocketAddr,
+    /// The folder of the built web front end
+    #[arg(long, env = "GOZON_WEB_DIR", default_value = "web/dist")]
+    pub web_dir: PathBuf,
+}
+
+/// The settings of `gozon health`.
+#[derive(Args, Clone, Debug)]
+pub struct HealthUrl {
+    /// What to ask; must be http
+    pub url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_has_a_variable_of_its_name() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let Some(flag) = argument.get_long() else { continue };
+                if let Some(variable) = argument.get_env() {
+                    let expected = format!("GOZON_{}", flag.replace('-', "_").to_uppercase());
+                    assert_eq!(variable.to_str(), Some(expected.as_str()));
+                } else {
+                    assert!(
+                        matches!(flag, "help" | "version"),
+                        "--{flag} of {} has no variable",
+                        command.get_name()
+                    );
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

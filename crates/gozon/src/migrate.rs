@@ -1,0 +1,49 @@
+//! Bringing databases up to date.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gozon_store::{Db, Migration};
+
+use crate::config::Databases;
+
+/// The tables of the orders database.
+pub fn orders() -> Vec<Migration> {
+    [gozon_messaging::MIGRATIONS, gozon_chassis::MIGRATIONS, gozon_orders::MIGRATIONS].concat()
+}
+
+/// The tables of the payments database.
+pub fn payments() -> Vec<Migration> {
+    [gozon_messaging::MIGRATIONS, gozon_chassis::MIGRATIONS, gozon_payments::MIGRATIONS].concat()
+}
+
+/// `gozon migrate`: both databases, or a clear error.
+pub async fn both(databases: &Databases) -> anyhow::Result<()> {
+    for (name, url, steps) in [
+        ("orders", databases.orders_url(), orders()),
+        ("payments", databases.payments_url(), payments()),
+    ] {
+        let db = Db::open(&url, 1)?;
+        gozon_store::migrate(&db, &steps)
+            .await
+            .with_context(|| format!("the {name} database can't be migrated"))?;
+        db.close().await;
+        tracing::info!("the {name} database is up to date");
+    }
+    Ok(())
+}
+
+/// Opens a service's database and brings it up to date, waiting for it if it is away.
+pub async fn open(url: &str, connections: u32, steps: &[Migration]) -> anyhow::Result<Db> {
+    let db = Db::open(url, connections)?;
+    loop {
+        match gozon_store::migrate(&db, steps).await {
+            Ok(()) => return Ok(db),
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(error).context("the database can't be migrated"),
+        }
+    }
+}
