@@ -16,8 +16,8 @@ export interface Notice {
 }
 
 /** More outcomes than this on the screen are counted instead of listed. */
-const LISTED = 3;
-const LIFE_MS = 9_000;
+const LISTED = 2;
+const LIFE_MS = 8_000;
 
 /** The notices on the screen, oldest first. */
 export class Notices {

@@ -104,7 +104,7 @@ export const en = {
     filter: 'Show',
     any: 'All',
     empty: 'No orders yet',
-    emptyAbout: 'Place one at the counter and watch it being paid.',
+    emptyAbout: 'Place one and watch it being paid.',
     emptyFilter: 'No orders like this',
     emptyFilterAbout: 'Try another filter.',
     failed: 'The orders could not be read.',
