@@ -161,7 +161,7 @@ test('the demo users are ready with one click, and only once', async () => {
   const visitor = await Visitor.arrive(browser, shop.url, 'en');
   for (const [name, gift] of [
     ['Anna', 1_000_000],
-    ['Boris', 30_000],
+    ['Boris', 100_000],
   ] as const) {
     const [first, second] = await Promise.all([visitor.tab('#/people'), visitor.tab('#/people')]);
     await Promise.all([first, second].map((tab) => tab.page.getByRole('button', { name }).click()));

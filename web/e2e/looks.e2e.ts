@@ -16,7 +16,7 @@ afterAll(async () => {
   await shop?.close();
 });
 
-const PHONE: BrowserContextOptions = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const PHONE: BrowserContextOptions = { viewport: { width: 320, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 /** Nothing moves while it is measured. */
 const STILL: BrowserContextOptions = { reducedMotion: 'reduce' };
 
@@ -122,6 +122,30 @@ describe.each([
     expect(await brightness()).toBe(options.colorScheme);
     await visitor.leave();
   });
+});
+
+test.each(['en', 'ru'] as const)('trouble fits on a phone, too: %s', async (lang) => {
+  const visitor = await Visitor.arrive(browser, shop.url, lang, { ...PHONE, ...STILL });
+  const tab = await visitor.newcomer();
+  await tab.openAccount();
+  await shop.kill();
+  await tab.is('reconnecting');
+  await tab.order('Patience', '1');
+  await tab.topUp('1');
+  await eventually(() => tab.page.getByText(visitor.t.pending.slow).count()).toBe(2);
+  for (const hash of ['#/', '#/orders', '#/account', '#/orders/00000000-0000-7000-8000-000000000000']) {
+    await tab.go(hash);
+    expect(await overflow(tab.page)).toEqual([]);
+    expect(await violations(tab.page)).toEqual([]);
+  }
+  await tab.go('#/');
+  await visitor.context.setOffline(true);
+  await tab.is('offline');
+  expect(await overflow(tab.page)).toEqual([]);
+  await visitor.context.setOffline(false);
+  await shop.up();
+  await tab.notice('Patience').waitFor();
+  await visitor.leave();
 });
 
 test('the whole story on a phone', async () => {

@@ -14,7 +14,7 @@ export interface Person {
 /** Two users for a first look: one who can pay, one who mostly can't. */
 export const DEMO = [
   { id: '0a11a000-0000-4000-8000-000000000001', who: 'anna', gift: 1_000_000 },
-  { id: '0b0b0000-0000-4000-8000-000000000002', who: 'boris', gift: 30_000 },
+  { id: '0b0b0000-0000-4000-8000-000000000002', who: 'boris', gift: 100_000 },
 ] as const;
 
 const PEOPLE = 'gozon.people';

@@ -55,7 +55,7 @@ export const en = {
     anna: 'Anna',
     boris: 'Boris',
     annaAbout: 'starts with 10,000 rubles',
-    borisAbout: 'starts with 300 rubles, so some orders fail',
+    borisAbout: 'starts with 1,000 rubles, so some orders fail',
     current: 'shopping now',
     change: 'Change the user',
     create: 'Make up a user',

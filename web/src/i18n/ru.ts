@@ -16,7 +16,7 @@ const reason: Record<CancelReason, string> = {
 const connection: Record<Connection, string> = {
   connecting: 'Подключение',
   live: 'На связи',
-  reconnecting: 'Переподключение',
+  reconnecting: 'Нет связи',
   offline: 'Нет сети',
 };
 const connectionHelp: Record<Connection, string> = {
@@ -55,7 +55,7 @@ export const ru: Messages = {
     anna: 'Анна',
     boris: 'Борис',
     annaAbout: 'начинает с 10 000 рублей',
-    borisAbout: 'начинает с 300 рублей, не на всё хватит',
+    borisAbout: 'начинает с 1 000 рублей, не на всё хватит',
     current: 'покупает сейчас',
     change: 'Сменить покупателя',
     create: 'Новый покупатель',
