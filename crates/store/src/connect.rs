@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool, SqlitePool,
+    Executor as _, PgPool, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -13,9 +13,13 @@ use crate::{Result, Tx, session::Session};
 /// How long a caller waits for a free connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a transaction that may write begins on PostgreSQL. Tables that go from empty to millions of
-/// rows within a minute would be stuck with the generic plan made for the empty table; a batch is
-/// worth a plan of its own. And a process that is frozen or cut off while it holds locks must not
+/// Tables that go from empty to millions of rows within a minute would be stuck with the generic
+/// plan made for the empty table; a batch is worth a plan of its own. Said once per connection, for
+/// single reads, and again in each transaction, since behind a transaction pooler the next one may
+/// be on another connection.
+const PLAN: &str = "set plan_cache_mode = force_custom_plan";
+
+/// How a transaction that may write begins on PostgreSQL. A process that is frozen or cut off while it holds locks must not
 /// hold up the others for ever.
 const WRITE: &str = "begin; set local plan_cache_mode = force_custom_plan; \
                      set local idle_in_transaction_session_timeout = '30s'";
@@ -77,6 +81,9 @@ impl Db {
             // A dead connection shows itself at the first statement and is dropped; asking each
             // one first would cost a round trip per transaction.
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(PLAN).await.map(drop) })
+            })
             .connect_lazy_with(options);
         Ok(Self(Kind::Postgres(pool)))
     }

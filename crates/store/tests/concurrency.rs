@@ -223,7 +223,7 @@ async fn a_deadlock_is_a_conflict() {
     };
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(2));
     let (one, two) = tokio::join!(lock(0, 1, barrier.clone()), lock(1, 0, barrier));
-    let lost = one.and_then(|()| two).unwrap_err();
+    let lost = one.and(two).unwrap_err();
     assert!(matches!(lost, Error::Conflict(_)), "{lost}");
     assert_eq!(taken(&db).await, [1, 1]);
 }

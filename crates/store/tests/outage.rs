@@ -117,6 +117,19 @@ async fn a_silent_server_is_unavailable_and_comes_back() {
     }
 }
 
+/// A plan made while a table was empty must not be kept until it holds millions of rows.
+#[tokio::test]
+async fn every_statement_is_planned_for_its_data() {
+    let test = TestDb::postgres().await;
+    let db = test.db();
+    for mut tx in
+        [db.begin().await.unwrap(), db.read().await.unwrap(), db.snapshot().await.unwrap()]
+    {
+        let (mode,): (String,) = tx.query("show plan_cache_mode").fetch_one().await.unwrap();
+        assert_eq!(mode, "force_custom_plan");
+    }
+}
+
 /// A transaction that nobody goes on with must not hold its locks for ever.
 #[tokio::test]
 async fn an_abandoned_transaction_is_ended_by_the_server() {
