@@ -8,6 +8,8 @@ use gozon_contract::{Dice, Topic};
 use crate::Message;
 
 mod memory;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 
 pub use memory::Memory;
 
@@ -93,6 +95,8 @@ pub fn connect(
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?)),
         other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
     }
 }
