@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_name_may_stand_only_once() {
         assert!(serde_json::from_str::<Unique>(r#"{"a": 1, "a": 1}"#).is_err());
-        assert!(serde_json::from_str::<Unique>(r#"[1]"#).is_err());
+        assert!(serde_json::from_str::<Unique>("[1]").is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Problem {
     pub status: u16,
     /// What happened here, for a person.
     pub detail: String,
-    /// What happened, for a program: stable, snake_case.
+    /// What happened, for a program: stable, `snake_case`.
     pub code: Cow<'static, str>,
     /// The request it happened to, to be found in the logs.
     #[serde(default)]

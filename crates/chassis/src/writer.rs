@@ -121,7 +121,8 @@ impl<U: UseCase> Group<U> {
             return false;
         }
         let started = Instant::now();
-        metrics::histogram!("gozon_group_size", "writer" => self.name).record(jobs.len() as f64);
+        let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        metrics::histogram!("gozon_group_size", "writer" => self.name).record(f64::from(size));
         self.finish(jobs).await;
         metrics::histogram!("gozon_commit_seconds", "writer" => self.name)
             .record(started.elapsed().as_secs_f64());

@@ -23,7 +23,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// Files below `assets/` have their content's hash in the name.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const FOREVER: Duration = Duration::from_hours(365 * 24);
 
 /// Serves the folder; any path that is no file is the page itself.
 pub fn routes(folder: &Path) -> Router {

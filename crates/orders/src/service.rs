@@ -76,6 +76,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 impl Orders {
     /// Starts the service's loops on a migrated database; they stop with `tasks`.
+    #[allow(clippy::needless_pass_by_value, reason = "the service keeps what it is given")]
     pub fn start(
         db: Db,
         broker: Arc<dyn Broker>,

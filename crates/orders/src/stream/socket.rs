@@ -72,14 +72,14 @@ pub(crate) async fn run(mut socket: WebSocket, user: UserId, mut seat: Seat, app
 }
 
 async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App) -> End {
-    let mut sent = Sent::default();
+    let mut known = Sent::default();
     // The seat was taken before this reads: a change is in the snapshot, or told after it, or both.
     let orders = match read(app, user, Filter::default()).await {
         Ok(orders) => orders,
         Err(end) => return end,
     };
     for order in orders.iter().rev() {
-        sent.is_news(order.id, order.version);
+        known.is_news(order.id, order.version);
     }
     let snapshot = Snapshot { kind: "snapshot", orders: &orders };
     let text = serde_json::to_string(&snapshot).unwrap_or_default();
@@ -102,7 +102,7 @@ async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App)
                     },
                 };
                 for frame in frames {
-                    if sent.is_news(frame.order, frame.version)
+                    if known.is_news(frame.order, frame.version)
                         && socket.send(Message::Text(frame.text)).await.is_err()
                     {
                         return End::Gone;
