@@ -1,6 +1,8 @@
 //! What every broker has to do, written once and run against each of them; how they differ is
 //! declared in `subject.rs`. The servers come from `scripts/services run -- cargo test`.
 
+#![allow(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod away;
 mod broadcast;
 mod competing;
