@@ -71,6 +71,10 @@ broker!(memory, MEMORY);
 broker!(rabbitmq, RABBITMQ);
 #[cfg(feature = "rabbitmq")]
 server!(rabbitmq_server, RABBITMQ);
+#[cfg(feature = "kafka")]
+broker!(kafka, KAFKA);
+#[cfg(feature = "kafka")]
+server!(kafka_server, KAFKA);
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq_users {
     cases! { RABBITMQ, read; away: refused_credentials_are_a_clean_error; }
