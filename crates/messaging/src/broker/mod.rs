@@ -7,6 +7,8 @@ use gozon_contract::{Dice, Topic};
 
 use crate::Message;
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 
 pub use memory::Memory;
@@ -93,6 +95,8 @@ pub fn connect(
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(Arc::new(kafka::Kafka::from_url(url, topics)?)),
         other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
     }
 }
