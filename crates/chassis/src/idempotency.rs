@@ -1,10 +1,11 @@
 //! Idempotency keys, stored in the same transaction as what they guard.
 //! After <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use axum::http::{HeaderMap, StatusCode};
 use gozon_contract::{Timestamp, UserId};
+use gozon_messaging::Expiring;
 use gozon_store::{Migration, Result, Rows, Tx};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +20,19 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     postgres: include_str!("../migrations/postgres/1_idempotency.sql"),
     sqlite: include_str!("../migrations/sqlite/1_idempotency.sql"),
 }];
+
+/// How long a key and its answer are kept.
+const KEEP: Duration = Duration::from_hours(25);
+
+/// The keys that nobody will ask about again.
+pub const EXPIRING: Expiring = Expiring {
+    table: "idempotency_keys",
+    keep: KEEP,
+    delete: "delete from idempotency_keys where (user_id, key) in (
+                select user_id, key from idempotency_keys
+                where created_at < $1 order by created_at limit $2 {skip_locked}
+             )",
+};
 
 /// The key that a client gave to a request, and what it was given to.
 #[derive(Clone, Debug, PartialEq, Eq)]

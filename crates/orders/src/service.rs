@@ -126,6 +126,7 @@ impl Orders {
 
         tasks.spawn(Stage::Writers, placing);
         tasks.spawn(Stage::Writers, sockets_closed(hub.clone(), sockets_stop.clone()));
+        gozon_chassis::upkeep(NAME, &db, relay.low_water(), &clock, &dice, tasks);
         tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
         tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
         tasks.spawn(Stage::Inboxes, listener);

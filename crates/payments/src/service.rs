@@ -99,6 +99,7 @@ impl Payments {
 
         tasks.spawn(Stage::Writers, opening);
         tasks.spawn(Stage::Writers, depositing);
+        gozon_chassis::upkeep(NAME, &db, relay.low_water(), &clock, &dice, tasks);
         tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
         tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
 
