@@ -7,6 +7,8 @@ use gozon_contract::{Dice, Topic};
 
 use crate::Message;
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -97,6 +99,8 @@ pub fn connect(
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?)),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(Arc::new(kafka::Kafka::from_url(url, topics)?)),
         other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
     }
 }

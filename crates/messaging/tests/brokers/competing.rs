@@ -133,13 +133,13 @@ pub async fn what_a_dead_consumer_held_comes_again(subject: &Subject) {
     let sent = rig.messages("held", 50);
     let publishing = rig.publish(sent.clone());
     let mut consumer = rig.subscribe(rig.queue).await;
-    in_time(consumer.receive(10)).await.unwrap();
+    let done = ids(&in_time(consumer.receive(10)).await.unwrap());
     in_time(consumer.ack()).await.unwrap();
-    let mut missing = in_time(consumer.receive(10)).await.unwrap();
+    assert!(!in_time(consumer.receive(10)).await.unwrap().is_empty());
     drop(consumer);
     // The first batch is dealt with; all others come.
+    let missing: Vec<_> = sent.into_iter().filter(|one| !done.contains(&one.id)).collect();
     let mut heir = in_time(rig.elsewhere().subscribe(rig.queue)).await.unwrap();
-    missing.extend_from_slice(&sent[20..]);
     receive(heir.as_mut(), &missing).await;
     publishing.await.unwrap();
 }

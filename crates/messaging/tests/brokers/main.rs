@@ -1,6 +1,8 @@
 //! What every broker has to do, written once and run against each of them; how they differ is
 //! declared in `subject.rs`. The servers come from `scripts/services run -- cargo test`.
 
+#![allow(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod away;
 mod broadcast;
 mod competing;
@@ -69,6 +71,10 @@ broker!(memory, MEMORY);
 broker!(rabbitmq, RABBITMQ);
 #[cfg(feature = "rabbitmq")]
 server!(rabbitmq_server, RABBITMQ);
+#[cfg(feature = "kafka")]
+broker!(kafka, KAFKA);
+#[cfg(feature = "kafka")]
+server!(kafka_server, KAFKA);
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq_users {
     cases! { RABBITMQ, read; away: refused_credentials_are_a_clean_error; }

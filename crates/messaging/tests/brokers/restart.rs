@@ -97,7 +97,9 @@ pub async fn nothing_is_lost_when_the_server_is_killed(subject: &Subject) {
         }
     })
     .await;
-    consumers.iter().for_each(|consumer| consumer.abort());
+    for consumer in consumers {
+        consumer.abort();
+    }
 }
 
 pub async fn everything_works_again_when_the_server_is_back(subject: &Subject) {

@@ -48,6 +48,12 @@ pub const RABBITMQ: Subject = Subject {
     traits: Traits { stores: true, consumers_in_order: 1, notices_loss: true },
 };
 
+#[cfg(feature = "kafka")]
+pub const KAFKA: Subject = Subject {
+    server: Some(Server { name: "kafka", variable: "GOZON_TEST_KAFKA_URL" }),
+    traits: Traits { stores: true, consumers_in_order: 2, notices_loss: false },
+};
+
 impl Subject {
     pub fn server(&self) -> &Server {
         self.server.as_ref().expect("a broker with a server")

@@ -1,0 +1,248 @@
+//! Kafka, 2.4 and newer.
+//!
+//! A batch is published by one idempotent producer that waits for all in-sync replicas. Competing
+//! consumers of a topic are a group; only what is acknowledged is ever committed, and what is given
+//! back is sought back to: leaving it uncommitted would not bring it again, because the next commit
+//! would step over it. A listener of a broadcast topic belongs to no group: it reads every
+//! partition from its end.
+//!
+//! librdkafka finds lost brokers again by itself and goes on where it was. What it can't mend
+//! shows as [`BrokerError::Away`], and attaching anew begins at what was acknowledged last.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use gozon_contract::{Delivery, Topic};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{Consumer as _, StreamConsumer},
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    metadata::MetadataTopic,
+    producer::{FutureProducer, Producer as _},
+};
+
+use self::{
+    client::{Events, Quiet, away, blocking, in_time},
+    publish::deliver,
+    subscriber::Attached,
+};
+use super::{Broker, BrokerError, Subscriber};
+use crate::Message;
+
+mod client;
+mod publish;
+mod subscriber;
+mod topics;
+
+/// How long the producer tries to deliver a message before it says that it can't.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a publish takes at the most, with waiting for room in the producer's buffer.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for what the cluster knows about its topics, or for making one.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a sign of life.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A Kafka cluster.
+pub struct Kafka {
+    servers: String,
+    topics: &'static [Topic],
+    /// Whether the topics are known to exist.
+    declared: AtomicBool,
+    producer: Mutex<Option<Arc<Producer>>>,
+}
+
+type Producer = Quiet<FutureProducer<Events>>;
+type Consumer = Quiet<StreamConsumer<Events>>;
+
+impl Kafka {
+    /// `kafka://host:port,host:port`.
+    pub(super) fn from_url(url: &str, topics: &'static [Topic]) -> Result<Self, BrokerError> {
+        let servers = url.strip_prefix("kafka://").unwrap_or_default();
+        let strange = |c: char| c.is_whitespace() || "/?#@".contains(c);
+        if servers.split(',').any(|server| server.is_empty() || server.contains(strange)) {
+            return Err(BrokerError::InvalidUrl("kafka: takes a list of host:port".to_owned()));
+        }
+        Ok(Self {
+            servers: servers.to_owned(),
+            topics,
+            declared: AtomicBool::new(false),
+            producer: Mutex::default(),
+        })
+    }
+
+    /// What every client of the cluster needs.
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set_log_level(RDKafkaLogLevel::Info)
+            .set("bootstrap.servers", &self.servers)
+            .set("client.id", "gozon")
+            // Topics are made with the partitions that they need, not by mistake.
+            .set("allow.auto.create.topics", "false")
+            // Seen soon: partitions added by hand.
+            .set("topic.metadata.refresh.interval.ms", "30000")
+            // Back soon after an outage; the default grows to 10 s.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("socket.connection.setup.timeout.ms", "5000")
+            .set("socket.timeout.ms", "10000")
+            .set("log.connection.close", "false");
+        config
+    }
+
+    fn producer(&self) -> Result<Arc<Producer>, BrokerError> {
+        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = slot.as_ref() {
+            return Ok(Arc::clone(producer));
+        }
+        let mut config = self.config();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
+            .set("request.timeout.ms", "5000")
+            // A batch comes all at once; there is nothing to wait for.
+            .set("linger.ms", "0")
+            .set("compression.type", "lz4")
+            // As Java clients partition, for whoever joins or produces from elsewhere.
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.kbytes", "65536");
+        let producer = Arc::new(Producer::new(&config)?);
+        *slot = Some(Arc::clone(&producer));
+        Ok(producer)
+    }
+
+    /// A producer that met a fatal error (its messages are out of sequence, for example) stays
+    /// unusable; the next publish makes a new one.
+    fn replace_if_broken(&self, producer: &Arc<Producer>) {
+        let Some((_, reason)) = producer.client().fatal_error() else { return };
+        tracing::warn!(reason, "the producer met a fatal error; starting a new one");
+        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, producer)) {
+            *slot = None;
+        }
+    }
+
+    async fn declare(&self) -> Result<(), BrokerError> {
+        topics::declare(&self.config(), self.topics).await?;
+        self.declared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn ensure_declared(&self) -> Result<(), BrokerError> {
+        if self.declared.load(Ordering::Acquire) { Ok(()) } else { self.declare().await }
+    }
+
+    fn consumer(&self, topic: Topic, config: &[(&str, &str)]) -> Result<Consumer, BrokerError> {
+        let mut all = self.config();
+        all.set("group.id", format!("gozon.{}", topic.name))
+            // Being received is not being dealt with: see `Attached::ack`.
+            .set("enable.auto.offset.store", "false")
+            .set("fetch.min.bytes", "1")
+            .set("fetch.wait.max.ms", "100")
+            // What is read ahead is bounded; when there is room again, read on at once.
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.max.bytes", "8388608")
+            .set("fetch.queue.backoff.ms", "20")
+            .set("fetch.error.backoff.ms", "100");
+        for (key, value) in config {
+            all.set(*key, *value);
+        }
+        Consumer::new(&all)
+    }
+
+    /// Joins the group of the topic's competing consumers.
+    fn join(&self, topic: Topic) -> Result<Consumer, BrokerError> {
+        let consumer = self.consumer(
+            topic,
+            &[
+                ("auto.offset.reset", "earliest"),
+                // Commits what was acknowledged, and nothing else.
+                ("enable.auto.commit", "true"),
+                ("auto.commit.interval.ms", "200"),
+                // A rebalance lets everybody go on with what stays theirs.
+                ("partition.assignment.strategy", "cooperative-sticky"),
+                // What a killed instance had goes to the others this much later.
+                ("session.timeout.ms", "6000"),
+                ("heartbeat.interval.ms", "1500"),
+                // And what an instance had that is alive but stuck.
+                ("max.poll.interval.ms", "60000"),
+            ],
+        )?;
+        consumer.subscribe(&[topic.name]).map_err(away)?;
+        Ok(consumer)
+    }
+
+    /// Listens to every partition from its end, as it is now.
+    async fn listen(&self, topic: Topic) -> Result<Consumer, BrokerError> {
+        let consumer = self
+            .consumer(topic, &[("auto.offset.reset", "latest"), ("enable.auto.commit", "false")])?;
+        blocking(move || {
+            let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+            let mut ends = TopicPartitionList::new();
+            for partition in known.topics().iter().flat_map(MetadataTopic::partitions) {
+                let (_, end) =
+                    consumer.fetch_watermarks(topic.name, partition.id(), METADATA_TIMEOUT)?;
+                ends.add_partition_offset(topic.name, partition.id(), Offset::Offset(end))?;
+            }
+            if ends.count() == 0 {
+                // Made a moment ago, and not known to every broker yet.
+                return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition));
+            }
+            consumer.assign(&ends)?;
+            Ok(consumer)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Broker for Kafka {
+    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        self.ensure_declared().await?;
+        let producer = self.producer()?;
+        let (known, unknown): (Vec<_>, Vec<_>) = messages
+            .iter()
+            .partition(|message| self.topics.iter().any(|topic| topic.name == message.topic));
+        let outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
+        self.replace_if_broken(&producer);
+        // The topics may be gone; and to ask for them first keeps what can't be delivered out of
+        // the producer's buffer for as long as the cluster is away.
+        let mut refused = outcome.inspect_err(|_| self.declared.store(false, Ordering::Release))?;
+        refused.extend(unknown.into_iter().map(|message| (message, "no such topic".to_owned())));
+        let Some((_, reason)) = refused.first() else { return Ok(()) };
+        let reason = reason.clone();
+        let ids = refused.into_iter().map(|(message, _)| message.id.clone()).collect();
+        Err(BrokerError::Rejected { ids, reason })
+    }
+
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
+        if !self.topics.contains(&topic) {
+            return Err(away(format!("no topic is called {}", topic.name)));
+        }
+        self.declare().await?;
+        let consumer = match topic.delivery {
+            Delivery::Competing => self.join(topic)?,
+            Delivery::Broadcast => self.listen(topic).await?,
+        };
+        Ok(Box::new(Attached::new(consumer, topic)))
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        let ping = async {
+            self.ensure_declared().await?;
+            let producer = self.producer()?;
+            let topic = self.topics.first().map(|topic| topic.name);
+            blocking(move || producer.client().fetch_metadata(topic, PING_TIMEOUT)).await
+        };
+        in_time(PING_TIMEOUT, ping).await.map(drop)
+    }
+}

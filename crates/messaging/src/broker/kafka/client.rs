@@ -1,0 +1,125 @@
+//! What all clients of a cluster share: how they end, what they tell, and waiting for them.
+
+use std::{
+    fmt::Display,
+    ops::Deref,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, TopicPartitionList,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::ConsumerContext,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+};
+use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+
+use crate::BrokerError;
+
+/// A client whose end does not hold up the async threads: it says goodbye to the cluster and
+/// waits for the threads of librdkafka.
+pub(super) struct Quiet<T: Send + 'static>(Option<T>);
+
+impl<T: Send> Quiet<T> {
+    /// Makes a client. It contacts nobody yet.
+    pub(super) fn new(config: &ClientConfig) -> Result<Self, BrokerError>
+    where
+        T: FromClientConfigAndContext<Events>,
+    {
+        Ok(Self(Some(config.create_with_context(Events::default()).map_err(away)?)))
+    }
+}
+
+impl<T: Send> Deref for Quiet<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl<T: Send + 'static> Drop for Quiet<T> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(client));
+        }
+    }
+}
+
+/// The log lines that come again and again during an outage.
+const OUTAGE: [&str; 4] = ["FAIL", "ERROR", "REQTMOUT", "METADATAUPDATE"];
+
+/// Passes on what librdkafka tells. During an outage it says the same every second for each broker
+/// and client, so that is for debugging only: who waits for the cluster reports it.
+#[derive(Default)]
+pub(super) struct Events {
+    stranded: AtomicBool,
+}
+
+impl Events {
+    /// Whether partitions were left without a place to begin at. librdkafka tells so, with the code
+    /// of a network error, and does not always ask again.
+    pub(super) fn stranded(&self) -> bool {
+        self.stranded.load(Ordering::Acquire)
+    }
+}
+
+impl ClientContext for Events {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        match level {
+            _ if OUTAGE.contains(&facility) => {
+                tracing::debug!(facility, "librdkafka: {text}");
+            }
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, "librdkafka: {text}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(facility, "librdkafka: {text}");
+            }
+            _ => tracing::debug!(facility, "librdkafka: {text}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if reason.starts_with("Failed to fetch committed offset") {
+            self.stranded.store(true, Ordering::Release);
+        }
+        tracing::debug!(%error, "librdkafka: {reason}");
+    }
+}
+
+impl ConsumerContext for Events {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
+            Err(KafkaError::ConsumerCommit(
+                code @ (Code::WaitingForCoordinator | Code::NotCoordinator),
+            )) => tracing::debug!(%code, "a commit has to wait"),
+            Err(error) => tracing::warn!(%error, "a commit failed; the next covers it"),
+        }
+    }
+}
+
+/// The answer, if it comes within `limit`.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    timeout(limit, answer).await.unwrap_or_else(|_| Err(away("no answer in time")))
+}
+
+/// Runs what waits on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> KafkaResult<T> + Send + 'static,
+) -> Result<T, BrokerError> {
+    match spawn_blocking(work).await {
+        Ok(result) => result.map_err(away),
+        Err(error) => Err(away(error)),
+    }
+}
+
+pub(super) fn away(error: impl Display) -> BrokerError {
+    BrokerError::Away(error.to_string())
+}

@@ -1,0 +1,149 @@
+//! Receiving, acknowledging and giving back.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt as _, StreamExt as _};
+use gozon_contract::{Delivery, Topic};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::Consumer as _,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    message::{BorrowedMessage, Headers as _, Message as _},
+    topic_partition_list::TopicPartitionListElem,
+};
+
+use super::{
+    Consumer,
+    client::{away, blocking},
+};
+use crate::{BrokerError, Message, Subscriber};
+
+/// How long a seek may take; it is done within this process.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A consumer of one topic, in a group or on its own.
+pub(super) struct Attached {
+    consumer: Arc<Consumer>,
+    topic: Topic,
+    /// By partition, the offsets that were received and not acknowledged yet.
+    held: BTreeMap<i32, Range<i64>>,
+    /// Going on would skip messages.
+    lost: bool,
+}
+
+impl Attached {
+    pub(super) fn new(consumer: Consumer, topic: Topic) -> Self {
+        Self { consumer: Arc::new(consumer), topic, held: BTreeMap::new(), lost: false }
+    }
+
+    fn hold(&mut self, partition: i32, offset: i64) {
+        self.held.entry(partition).or_insert(offset..offset).end = offset + 1;
+    }
+
+    /// The held partitions, each with an offset made of those that are held.
+    fn held_at(&self, pick: impl Fn(&Range<i64>) -> i64) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(self.held.len());
+        for (partition, offsets) in &self.held {
+            let offset = Offset::Offset(pick(offsets));
+            list.add_partition_offset(self.topic.name, *partition, offset)?;
+        }
+        Ok(list)
+    }
+}
+
+#[async_trait]
+impl Subscriber for Attached {
+    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+        if self.lost {
+            return Err(away("lost its place"));
+        }
+        let consumer = Arc::clone(&self.consumer);
+        let mut stream = consumer.stream();
+        let mut messages = Vec::new();
+        while messages.len() < most {
+            // Only the first is waited for, so nothing is in hand when this is cancelled.
+            let next = if messages.is_empty() {
+                stream.next().await
+            } else {
+                stream.next().now_or_never().flatten()
+            };
+            match next {
+                Some(Ok(message)) => {
+                    self.hold(message.partition(), message.offset());
+                    messages.push(read(&message));
+                }
+                Some(Err(error)) if heals(&error) && !consumer.context().stranded() => {}
+                Some(Err(error)) => {
+                    self.lost = true;
+                    return Err(away(error));
+                }
+                None => break,
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Marks the offsets as ready to commit. librdkafka commits what is marked five times a second,
+    /// before a partition moves on and at the end, and again if a commit failed. To commit each
+    /// batch by itself would cost a round trip or, if not waited for, fill the connection to the
+    /// group's coordinator until the heartbeats behind come too late. What a killed process had no
+    /// time to commit comes again, and the inbox takes it for the repeat that it is.
+    async fn ack(&mut self) -> Result<(), BrokerError> {
+        let next = self.held_at(|offsets| offsets.end).map_err(away)?;
+        self.held.clear();
+        if next.count() == 0 || self.topic.delivery == Delivery::Broadcast {
+            return Ok(());
+        }
+        match self.consumer.store_offsets(&next) {
+            // The partitions went to another instance in the meantime, which gets the batch again.
+            Err(KafkaError::StoreOffset(Code::State | Code::UnknownPartition)) => Ok(()),
+            stored => stored.map_err(away),
+        }
+    }
+
+    async fn nack(&mut self) -> Result<(), BrokerError> {
+        let first = self.held_at(|offsets| offsets.start).map_err(away)?;
+        self.held.clear();
+        if first.count() == 0 {
+            return Ok(());
+        }
+        // Until all partitions are back, or if one can't be, only attaching anew is safe.
+        self.lost = true;
+        let consumer = Arc::clone(&self.consumer);
+        blocking(move || {
+            let result = consumer.seek_partitions(first, SEEK_TIMEOUT)?;
+            result.elements().iter().try_for_each(TopicPartitionListElem::error)
+        })
+        .await?;
+        self.lost = false;
+        Ok(())
+    }
+}
+
+/// What librdkafka tells of and then mends by itself.
+fn heals(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::OperationTimedOut
+                | Code::Resolve
+        )
+    )
+}
+
+/// A message that some other program produced without our headers is known by its place.
+fn read(message: &BorrowedMessage<'_>) -> Message {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let id = headers.find(|header| header.key == "id").and_then(|header| header.value).map(text);
+    let place = || format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
+    Message {
+        id: id.unwrap_or_else(place),
+        topic: message.topic().to_owned(),
+        key: message.key().map(text).unwrap_or_default(),
+        body: message.payload().unwrap_or_default().into(),
+    }
+}

@@ -1,0 +1,92 @@
+//! Making the topics that are missing.
+
+use std::{sync::Arc, time::Duration};
+
+use gozon_contract::{Delivery, Topic};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode as Code,
+};
+use tokio::time::sleep;
+
+use super::{
+    METADATA_TIMEOUT,
+    client::{Events, Quiet, away, blocking, in_time},
+};
+use crate::BrokerError;
+
+/// Partitions of a topic with competing consumers, and so the most instances that share its work.
+/// More can be added to a topic by hand; fewer can't.
+const PARTITIONS: i32 = 12;
+/// Partitions of a broadcast topic. Every listener reads all of them.
+const BROADCAST_PARTITIONS: i32 = 3;
+/// How long a broadcast topic keeps a message, and how often it starts a file to drop later.
+/// Listeners begin at the end, so this is only for those that fall behind.
+const BROADCAST_RETENTION: [(&str, &str); 2] =
+    [("retention.ms", "3600000"), ("segment.ms", "600000")];
+/// How long to wait for a topic just made before looking again.
+const TOPIC_WAIT: Duration = Duration::from_millis(50);
+
+type Admin = Quiet<AdminClient<Events>>;
+
+/// Makes those of `topics` that are missing, and waits until they can be used. Where an operator
+/// has made them, this needs no permission to.
+pub(super) async fn declare(
+    config: &ClientConfig,
+    topics: &'static [Topic],
+) -> Result<(), BrokerError> {
+    let admin = Arc::new(Admin::new(config)?);
+    let complete = async {
+        loop {
+            let missing = missing_topics(&admin, topics).await?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            make_topics(&admin, &missing).await?;
+            sleep(TOPIC_WAIT).await;
+        }
+    };
+    in_time(METADATA_TIMEOUT, complete).await
+}
+
+async fn missing_topics(
+    admin: &Arc<Admin>,
+    topics: &'static [Topic],
+) -> Result<Vec<&'static Topic>, BrokerError> {
+    let admin = Arc::clone(admin);
+    blocking(move || {
+        let mut missing = Vec::new();
+        for topic in topics {
+            let known = admin.inner().fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+            if known.topics().iter().all(|topic| topic.partitions().is_empty()) {
+                missing.push(topic);
+            }
+        }
+        Ok(missing)
+    })
+    .await
+}
+
+async fn make_topics(admin: &Admin, topics: &[&Topic]) -> Result<(), BrokerError> {
+    // As many replicas as the cluster's default says.
+    let replicas = || TopicReplication::Fixed(-1);
+    let topics = topics.iter().map(|topic| match topic.delivery {
+        Delivery::Competing => NewTopic::new(topic.name, PARTITIONS, replicas()),
+        Delivery::Broadcast => BROADCAST_RETENTION.into_iter().fold(
+            NewTopic::new(topic.name, BROADCAST_PARTITIONS, replicas()),
+            |topic, (key, value)| topic.set(key, value),
+        ),
+    });
+    let topics: Vec<_> = topics.collect();
+    let options = AdminOptions::new().request_timeout(Some(METADATA_TIMEOUT));
+    for result in admin.create_topics(&topics, &options).await.map_err(away)? {
+        match result {
+            Ok(topic) => tracing::info!(topic, "made a topic"),
+            // Another instance was faster.
+            Err((_, Code::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(away(format!("can't make {topic}: {code}"))),
+        }
+    }
+    Ok(())
+}
