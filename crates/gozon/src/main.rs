@@ -2,6 +2,7 @@
 //! to run them.
 
 mod config;
+mod dead_letters;
 mod health;
 mod migrate;
 mod openapi;
@@ -51,6 +52,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Payments(args) => serve::payments(args).await?,
         Command::Web(args) => serve::web(args).await?,
         Command::Migrate(args) => migrate::both(&args).await?,
+        Command::DeadLetters(args) => dead_letters::run(args).await?,
         Command::Health(args) => return health::ask(&args.url).await,
         Command::Openapi => openapi::print()?,
     }

@@ -210,7 +210,7 @@ mod tests {
     fn every_message_gets_an_id_that_can_be_stored() {
         let good = event().into_message();
         assert_eq!(good.clone().storable(), good);
-        let ids = ["".to_owned(), "a\0b".to_owned(), "a\0c".to_owned(), "я".repeat(10_000)];
+        let ids = [String::new(), "a\0b".to_owned(), "a\0c".to_owned(), "я".repeat(10_000)];
         let stored: Vec<_> =
             ids.iter().map(|id| Message { id: id.clone(), ..good.clone() }.storable().id).collect();
         for (i, id) in stored.iter().enumerate() {

@@ -39,18 +39,18 @@ async fn listed(service: &Service, filter: Filter) -> Vec<String> {
 async fn filters_match_all_that_is_given(test: TestDb) {
     let service = Service::new(test).await;
     let died = dead(&service, &["a", "b", "c"]).await;
-    let text = |text: &str| Some(text.to_owned());
+    let some = |value: &str| Some(value.to_owned());
     assert_eq!(listed(&service, Filter::default()).await, ["c", "b", "a"].map(id));
     for (filter, expected) in [
         (Filter { id: Some(id("b")), ..Filter::default() }, vec!["b"]),
-        (Filter { topic: text("thing"), ..Filter::default() }, vec!["c", "b", "a"]),
-        (Filter { topic: text("other"), ..Filter::default() }, vec![]),
-        (Filter { key: text("a"), ..Filter::default() }, vec!["a"]),
-        (Filter { error: text("not a CloudEvent"), ..Filter::default() }, vec!["c", "b", "a"]),
-        (Filter { error: text("%"), ..Filter::default() }, vec![]),
+        (Filter { topic: some("thing"), ..Filter::default() }, vec!["c", "b", "a"]),
+        (Filter { topic: some("other"), ..Filter::default() }, vec![]),
+        (Filter { key: some("a"), ..Filter::default() }, vec!["a"]),
+        (Filter { error: some("not a CloudEvent"), ..Filter::default() }, vec!["c", "b", "a"]),
+        (Filter { error: some("%"), ..Filter::default() }, vec![]),
         (Filter { since: Some(died[1]), ..Filter::default() }, vec!["c", "b"]),
         (Filter { until: Some(died[1]), ..Filter::default() }, vec!["b", "a"]),
-        (Filter { key: text("a"), since: Some(died[1]), ..Filter::default() }, vec![]),
+        (Filter { key: some("a"), since: Some(died[1]), ..Filter::default() }, vec![]),
     ] {
         let names: Vec<_> = expected.into_iter().map(id).collect();
         assert_eq!(listed(&service, filter.clone()).await, names, "{filter:?}");

@@ -12,7 +12,7 @@ on_both_databases!(old_marks_are_forgotten_in_batches, any_table_can_expire);
 async fn old_marks_are_forgotten_in_batches(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
-    let keep = Duration::from_secs(3600);
+    let keep = Duration::from_hours(1);
     let (db, clock, dice) = (service.test.another(), service.clock.clone(), service.dice.clone());
     let retention = Retention::new("test", db, vec![Expiring::inbox(keep)], clock, dice);
     let old: Vec<_> = (0..2500).map(|n| service.message(&format!("old{n}"))).collect();

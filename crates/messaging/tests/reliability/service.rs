@@ -334,4 +334,4 @@ impl Handler for FakeHandler {
 }
 
 /// A little longer than any lease or wait of the outbox.
-pub(crate) const A_WHILE: Duration = Duration::from_secs(300);
+pub(crate) const A_WHILE: Duration = Duration::from_mins(5);

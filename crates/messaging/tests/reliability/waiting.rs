@@ -25,8 +25,8 @@ async fn ages_and_dead_letters(test: TestDb) {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let gauge = |name: &str| {
         let line = format!("{name}{{service=\"test\"}} ");
-        let text = metrics.render();
-        text.lines().find_map(|l| l.strip_prefix(&line)).map(str::to_owned)
+        let rendered = metrics.render();
+        rendered.lines().find_map(|l| l.strip_prefix(&line)).map(str::to_owned)
     };
 
     let mut service = Service::new(test).await;
@@ -48,7 +48,7 @@ async fn ages_and_dead_letters(test: TestDb) {
     service.clock.advance(Duration::from_secs(10));
     assert!(deliver(&inbox, &[service.message("waits")]).await);
     assert!(deliver(&inbox, &[service.message("dies")]).await);
-    service.clock.advance(Duration::from_secs(60));
+    service.clock.advance(Duration::from_mins(1));
     service.leave_behind(vec![service.message("fresh")]).await;
     waiting.step().await.unwrap();
     all("70", "60", "1");
