@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 
 use crate::dead_letters::DeadLettersArgs;
 
@@ -41,6 +41,12 @@ pub enum Command {
     Migrate(Databases),
     /// Look after messages that were given up on
     DeadLetters(DeadLettersArgs),
+    /// Check on both databases, of a running or stopped shop, that no money or order went astray
+    ///
+    /// Writes nothing. Exits with 0 if everything holds, 1 if something does not, 2 if the
+    /// databases can't be read. Works in constant memory; what has to be sorted goes to the
+    /// database's own temporary files.
+    Audit(Audit),
     /// Ask a server for a health URL, such as http://127.0.0.1:8080/readyz; fails unless it says yes
     Health(HealthUrl),
     /// Print the merged OpenAPI document
@@ -73,6 +79,24 @@ impl Databases {
         let file = || format!("sqlite:{}", self.data_dir.join("payments.db").display());
         self.payments_database_url.clone().unwrap_or_else(file)
     }
+}
+
+/// The settings of `gozon audit`.
+#[derive(Args, Clone, Debug)]
+pub struct Audit {
+    /// Where the databases are.
+    #[command(flatten)]
+    pub databases: Databases,
+    /// For how many seconds an order may be NEW without a message in an outbox or inbox to explain
+    /// it; messages within a broker are not seen, so make it longer than the broker's backlog
+    #[arg(long, env = "GOZON_NEW_AGE_LIMIT", default_value_t = 60, value_name = "SECONDS")]
+    pub new_age_limit: u64,
+    /// How many findings of each check to name; all are counted
+    #[arg(long, env = "GOZON_MAX_FINDINGS", default_value_t = 20, value_name = "N")]
+    pub max_findings: usize,
+    /// Print the report as JSON
+    #[arg(long, env = "GOZON_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
 }
 
 /// The settings of `gozon up`.

@@ -1,6 +1,7 @@
 //! The one binary of Gozon: the whole shop in one process, each service on its own, and the tools
 //! to run them.
 
+mod audit;
 mod config;
 mod dead_letters;
 mod health;
@@ -53,6 +54,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Web(args) => serve::web(args).await?,
         Command::Migrate(args) => migrate::both(&args).await?,
         Command::DeadLetters(args) => dead_letters::run(args).await?,
+        Command::Audit(args) => return Ok(audit::run(&args).await),
         Command::Health(args) => return health::ask(&args.url).await,
         Command::Openapi => openapi::print()?,
     }

@@ -1,0 +1,8 @@
+//! A small healthy shop is damaged in one way per test, and the audit must name exactly that.
+
+mod ledger;
+mod payments;
+mod running;
+mod shop;
+mod status;
+mod waiting;
