@@ -51,6 +51,8 @@ pub enum Command {
     Health(HealthUrl),
     /// Print the merged OpenAPI document
     Openapi,
+    /// Load a running shop with orders and say how fast it was
+    Bench(gozon_bench::Args),
 }
 
 /// Where the two databases are.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use config::{Cli, Command};
 use gozon_chassis::Logs;
+use tokio::task::spawn_blocking;
 
 /// Batches are built from many small allocations; the system's allocator is noticeably slower.
 #[global_allocator]
@@ -57,6 +58,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => return Ok(audit::run(&args).await),
         Command::Health(args) => return health::ask(&args.url).await,
         Command::Openapi => openapi::print()?,
+        Command::Bench(args) => spawn_blocking(move || gozon_bench::run(&args)).await??,
     }
     Ok(ExitCode::SUCCESS)
 }
