@@ -42,8 +42,12 @@ pub struct Edge {
 
 /// Puts the edge around a service's routes. Unknown routes and wrong methods become problems too.
 pub fn edge(routes: Router, edge: Edge) -> Router {
+    observed(routes.fallback(no_route), edge)
+}
+
+/// The edge around routes that have a fallback of their own.
+pub fn observed(routes: Router, edge: Edge) -> Router {
     routes
-        .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(edge, observe))

@@ -7,6 +7,7 @@ mod fields;
 mod health;
 mod idempotency;
 mod page;
+mod patience;
 mod problem;
 mod serve;
 mod tasks;
@@ -15,7 +16,7 @@ mod user;
 mod writer;
 
 pub use answer::{Answer, Answered};
-pub use edge::{Edge, REQUEST_ID, RequestContext, edge};
+pub use edge::{Edge, REQUEST_ID, RequestContext, edge, observed};
 pub use fields::{BODY_LIMIT, FieldIssue, Fields};
 pub use health::{Health, attached, health_routes, openapi_route, service_health};
 pub use idempotency::{IdempotencyKey, MIGRATIONS};

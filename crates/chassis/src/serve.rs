@@ -1,14 +1,15 @@
 //! Serving HTTP with limits on what a client may cost, and stopping without dropping anyone.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use axum::{Extension, Router, extract::ConnectInfo};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::{Router, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+use crate::patience::Impatient;
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,9 @@ pub struct Limits {
     pub head_bytes: usize,
     /// The most headers that a request may have.
     pub headers: usize,
+    /// The longest that a client may take nothing of what is sent to it, on a WebSocket too; the
+    /// connection is closed after it.
+    pub write_timeout: Duration,
     /// How long requests under way may take to finish once the server stops.
     pub drain: Duration,
 }
@@ -30,6 +34,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             head_bytes: 32 * 1024,
             headers: 100,
+            write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }
@@ -57,8 +62,13 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
             }
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(with_peer(app.clone(), peer));
-        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let app = app.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            app.clone().call(request)
+        });
+        let io = TokioIo::new(Impatient::new(stream, limits.write_timeout));
+        let connection = http.serve_connection(io, service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
             let mut connection = pin!(connection);
@@ -79,10 +89,6 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
     if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         tracing::warn!("stopped with requests still under way");
     }
-}
-
-fn with_peer(app: Router, peer: SocketAddr) -> Router {
-    app.layer(Extension(ConnectInfo(peer)))
 }
 
 /// Out of file descriptors, most likely: waiting lets some be closed.

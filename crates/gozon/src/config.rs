@@ -1,6 +1,6 @@
 //! Every setting: a flag, and an environment variable of the same name.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -168,7 +168,7 @@ pub struct Traffic {
     pub max_in_flight: usize,
     /// The most requests per second of one user, with bursts of twice as many; off unless set
     #[arg(long, env = "GOZON_RATE_LIMIT")]
-    pub rate_limit: Option<u32>,
+    pub rate_limit: Option<NonZeroU32>,
 }
 
 /// The settings of `gozon web`.

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Up(cli.up)) {
         Command::Up(args) => up::up(args).await?,
-        Command::Gateway(args) => anyhow::bail!("no gateway for {:?} yet", args.listen),
+        Command::Gateway(args) => serve::gateway(args).await?,
         Command::Orders(args) => serve::orders(args).await?,
         Command::Payments(args) => serve::payments(args).await?,
         Command::Web(args) => serve::web(args).await?,

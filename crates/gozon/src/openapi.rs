@@ -20,6 +20,11 @@ pub fn merged() -> OpenApi {
     document
 }
 
+/// The same, as JSON.
+pub fn merged_json() -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(merged())
+}
+
 /// `gozon openapi`: what `api/openapi.json` holds.
 pub fn print() -> anyhow::Result<()> {
     use std::io::Write as _;

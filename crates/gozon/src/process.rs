@@ -15,16 +15,37 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("can't listen on {address}; is something else running there?"))
 }
 
-/// Serves `routes` until SIGTERM or Ctrl-C; then takes no more requests, finishes those under way,
-/// and stops the loops, stage by stage. Metrics and health are served on `admin` until the end.
-pub async fn run(
-    name: &str,
-    listener: TcpListener,
-    admin: Option<SocketAddr>,
-    routes: Router,
-    health: Health,
-    tasks: Tasks,
-) -> anyhow::Result<()> {
+/// What a process serves, and where.
+pub struct Server {
+    /// Its name in the log.
+    pub name: &'static str,
+    /// The public address.
+    pub listener: TcpListener,
+    /// Where metrics and health are served, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// What is served.
+    pub routes: Router,
+    /// Whether it can do its work.
+    pub health: Health,
+    /// Its loops.
+    pub tasks: Tasks,
+}
+
+/// A token that is cancelled by SIGTERM or Ctrl-C.
+pub fn stop_on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        asked_to_stop().await;
+        asked.cancel();
+    });
+    stop
+}
+
+/// Serves until `stop`; then takes no more requests, finishes those under way, and stops the
+/// loops, stage by stage. Metrics and health are served until the end.
+pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> {
+    let Server { name, listener, admin, routes, health, tasks } = server;
     let admin_stop = CancellationToken::new();
     if let Some(address) = admin {
         let metrics = Metrics::start().context("can't collect metrics")?;
@@ -32,14 +53,6 @@ pub async fn run(
         let listener = listen(address).await?;
         tokio::spawn(serve(listener, routes, Limits::default(), admin_stop.clone()));
     }
-    let stop = CancellationToken::new();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            asked_to_stop().await;
-            stop.cancel();
-        }
-    });
     tracing::info!("{name} listens on http://{}", listener.local_addr()?);
     serve(listener, routes, Limits::default(), stop).await;
     tracing::info!("stopping: finishing what was accepted");
@@ -49,7 +62,6 @@ pub async fn run(
     Ok(())
 }
 
-/// SIGTERM or Ctrl-C. A second Ctrl-C ends the process at once, as it does by default.
 async fn asked_to_stop() {
     let terminated = async {
         match tokio::signal::unix::signal(SignalKind::terminate()) {

@@ -3,10 +3,47 @@
 use axum::Router;
 use gozon_chassis::{Health, Tasks, health_routes};
 use gozon_contract::{Clock, Dice};
+use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
 use gozon_orders::{Orders, StreamLimits};
 use gozon_payments::Payments;
 
-use crate::{config, migrate, process};
+use crate::{
+    config, migrate, openapi,
+    process::{self, Server, stop_on_signal},
+};
+
+/// How many users the rate limit remembers.
+const RATED_USERS: usize = 100_000;
+
+/// `gozon gateway`.
+pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
+    let listener = process::listen(args.listen).await?;
+    let stop = stop_on_signal();
+    let gateway = Gateway::new(gozon_gateway::Config {
+        orders: remote(&args.orders_urls)?,
+        payments: remote(&args.payments_urls)?,
+        web: if args.web_urls.is_empty() { None } else { Some(remote(&args.web_urls)?) },
+        openapi: openapi::merged_json()?,
+        health: Health::default(),
+        limits: args.traffic.into(),
+        clock: Clock::system(),
+        dice: Dice::system(),
+        stop: stop.clone(),
+    });
+    let server = Server {
+        name: "gateway",
+        listener,
+        admin: args.admin_listen,
+        routes: gateway.router(),
+        health: gateway.health(),
+        tasks: Tasks::default(),
+    };
+    process::run(server, stop).await
+}
+
+fn remote(urls: &[String]) -> anyhow::Result<Upstream> {
+    Ok(Upstream::Remote(urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?))
+}
 
 /// `gozon orders`.
 pub async fn orders(args: config::Service) -> anyhow::Result<()> {
@@ -16,7 +53,15 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
     let steps = migrate::orders();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
     let orders = Orders::start(db, broker, args.stream.into(), clock, dice, &tasks);
-    process::run("orders", listener, args.admin_listen, orders.routes, orders.health, tasks).await
+    let server = Server {
+        name: "orders",
+        listener,
+        admin: args.admin_listen,
+        routes: orders.routes,
+        health: orders.health,
+        tasks,
+    };
+    process::run(server, stop_on_signal()).await
 }
 
 /// `gozon payments`.
@@ -27,8 +72,15 @@ pub async fn payments(args: config::Service) -> anyhow::Result<()> {
     let steps = migrate::payments();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
     let payments = Payments::start(db, broker, clock, dice, &tasks);
-    process::run("payments", listener, args.admin_listen, payments.routes, payments.health, tasks)
-        .await
+    let server = Server {
+        name: "payments",
+        listener,
+        admin: args.admin_listen,
+        routes: payments.routes,
+        health: payments.health,
+        tasks,
+    };
+    process::run(server, stop_on_signal()).await
 }
 
 /// `gozon web`.
@@ -38,7 +90,20 @@ pub async fn web(args: config::Web) -> anyhow::Result<()> {
     let routes = Router::new()
         .merge(health_routes(health.clone()))
         .fallback_service(crate::web::routes(&args.web_dir));
-    process::run("web", listener, None, routes, health, Tasks::default()).await
+    let tasks = Tasks::default();
+    let server = Server { name: "web", listener, admin: None, routes, health, tasks };
+    process::run(server, stop_on_signal()).await
+}
+
+impl From<config::Traffic> for Limits {
+    fn from(args: config::Traffic) -> Self {
+        let rate = args.rate_limit.map(|limit| RateLimit {
+            per_second: limit.get(),
+            burst: limit.get().saturating_mul(2),
+            users: RATED_USERS,
+        });
+        Self { in_flight: args.max_in_flight, rate, ..Self::default() }
+    }
 }
 
 impl From<config::Stream> for StreamLimits {

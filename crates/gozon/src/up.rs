@@ -1,13 +1,17 @@
 //! `gozon up`: the whole shop in one process, with the same crates, tables, messages and loops as
 //! in production.
 
-use axum::Router;
 use gozon_chassis::Tasks;
 use gozon_contract::{Clock, Dice, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, Topic};
+use gozon_gateway::{Gateway, Upstream};
 use gozon_orders::Orders;
 use gozon_payments::Payments;
 
-use crate::{config, migrate, process, web};
+use crate::{
+    config, migrate, openapi,
+    process::{self, Server, stop_on_signal},
+    web,
+};
 
 const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 
@@ -27,19 +31,25 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
     let orders =
         Orders::start(orders_db, broker, args.stream.into(), clock.clone(), dice.clone(), &tasks);
 
-    let health = payments.health.and(orders.health);
-    let routes = Router::new()
-        .route("/accounts", to(payments.routes.clone()))
-        .route("/accounts/{*rest}", to(payments.routes))
-        .route("/orders", to(orders.routes.clone()))
-        .route("/orders/{*rest}", to(orders.routes))
-        .merge(gozon_chassis::health_routes(health.clone()))
-        .fallback_service(web::routes(&args.web_dir));
-    let admin = Some(args.admin_listen);
-    process::run("the shop", listener, admin, routes, health, tasks).await
-}
-
-fn to(routes: Router) -> axum::routing::MethodRouter {
-    use tower::ServiceExt as _;
-    axum::routing::any(move |request: axum::extract::Request| routes.clone().oneshot(request))
+    let stop = stop_on_signal();
+    let gateway = Gateway::new(gozon_gateway::Config {
+        orders: Upstream::Local(orders.routes),
+        payments: Upstream::Local(payments.routes),
+        web: Some(Upstream::Local(web::routes(&args.web_dir))),
+        openapi: openapi::merged_json()?,
+        health: payments.health.and(orders.health),
+        limits: args.traffic.into(),
+        clock,
+        dice,
+        stop: stop.clone(),
+    });
+    let server = Server {
+        name: "the shop",
+        listener,
+        admin: Some(args.admin_listen),
+        routes: gateway.router(),
+        health: gateway.health(),
+        tasks,
+    };
+    process::run(server, stop).await
 }

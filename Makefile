@@ -1,0 +1,85 @@
+# `make` lists what there is to make.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+SERVICES := scripts/services run --two-postgres --fast --
+export GOZON_BIN ?= $(CURDIR)/target/debug/gozon
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: run
+run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
+	cargo build --release --package gozon
+	exec target/release/gozon up
+
+.PHONY: test
+test: setup test-api test-web test-rust test-page ## Install what is missing and run all tests
+
+.PHONY: setup
+setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
+	scripts/setup
+
+.PHONY: test-rust
+test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
+	cargo build --package gozon
+	$(SERVICES) cargo test --workspace
+
+.PHONY: test-api
+test-api: api/node_modules/.package-lock.json ## Check the contracts in api/
+	cd api && npm test
+
+api/node_modules/.package-lock.json: api/package.json api/package-lock.json
+	cd api && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+.PHONY: test-web
+test-web: web ## Check the front end and run its unit tests
+	cd web && npm run check && npm test
+
+.PHONY: test-page
+test-page: web ## Test the front end in a real browser against the real shop
+	cargo build --package gozon
+	cd web && npm run e2e
+
+.PHONY: lint
+lint: ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+.PHONY: services
+services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
+	scripts/services start --two-postgres
+
+.PHONY: soak
+soak: setup ## The long crash and fleet tests
+	cargo build --package gozon
+	GOZON_SOAK=1 $(SERVICES) cargo test --package gozon --test crash --test fleet -- --nocapture
+
+.PHONY: web
+web: web/dist/index.html ## Build the web front end
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
+
+web/dist/index.html: web/node_modules/.package-lock.json api/openapi.json web/index.html \
+		web/vite.config.ts $(shell find web/src web/public -type f 2>/dev/null)
+	cd web && npm run build
+	touch $@
+
+.PHONY: coverage
+coverage: setup ## Line coverage; fails below 85 %
+	scripts/coverage
+
+.PHONY: bless
+bless: ## Rewrite the snapshots in api/ from the code
+	GOZON_BLESS=1 cargo test --package gozon --test openapi
+
+.PHONY: clean
+clean: ## Remove everything built
+	cargo clean
+	rm -rf web/dist web/node_modules

@@ -1,0 +1,186 @@
+import type { CancelReason, OrderStatus } from '../api/client';
+import type { AmountError } from '../money';
+import type { Connection } from '../live/stream';
+
+const status: Record<OrderStatus, string> = { NEW: 'Being paid', FINISHED: 'Paid', CANCELLED: 'Cancelled' };
+const outcomes: Record<OrderStatus, string> = {
+  NEW: 'Order placed',
+  FINISHED: 'Order paid',
+  CANCELLED: 'Order cancelled',
+};
+const reason: Record<CancelReason, string> = {
+  no_account: 'There was no account to pay from.',
+  insufficient_funds: 'There was not enough money on the account.',
+};
+const connection: Record<Connection, string> = {
+  connecting: 'Connecting',
+  live: 'Live',
+  reconnecting: 'Reconnecting',
+  offline: 'Offline',
+};
+const connectionHelp: Record<Connection, string> = {
+  connecting: 'Connecting to the shop',
+  live: 'Changes show up by themselves',
+  reconnecting: 'The shop does not answer; trying again',
+  offline: 'This device has no network',
+};
+const amountError: Record<AmountError, string> = {
+  empty: 'Enter an amount.',
+  unreadable: 'Enter an amount in rubles, such as 250 or 99.90.',
+  fraction: 'Kopecks have two digits at most.',
+  zero: 'The amount must be more than zero.',
+  large: 'The amount is more than one operation may carry.',
+};
+/** Refusals by the API's `code`; the rest share `other`. */
+const refusals: Record<string, string> = {
+  account_exists: 'The account is open already.',
+  account_not_found: 'There is no account yet. Open one first.',
+  balance_limit: 'The balance would pass the largest amount an account may hold.',
+  idempotency_key_reused: 'This request was sent before with other contents.',
+};
+
+export const en = {
+  brand: 'Gozon',
+  skip: 'Skip to the content',
+  nav: { label: 'Pages', counter: 'Counter', orders: 'Orders', account: 'Account' },
+  theme: { label: 'Theme', auto: 'as the system', light: 'light', dark: 'dark' } as Record<'label' | 'auto' | 'light' | 'dark', string>,
+  language: { other: 'RU', change: 'Переключить на русский', lang: 'ru' },
+  connection: { label: 'Connection', ...connection },
+  connectionHelp,
+  people: {
+    title: 'Who is shopping?',
+    lead: 'There is no password here: pick somebody and shop as them.',
+    demo: 'Ready to go',
+    own: 'Made up here',
+    anna: 'Anna',
+    boris: 'Boris',
+    annaAbout: 'starts with 10,000 rubles',
+    borisAbout: 'starts with 1,000 rubles, so some orders fail',
+    current: 'shopping now',
+    change: 'Change the user',
+    create: 'Make up a user',
+    name: 'Name',
+    nameHint: 'Optional, kept in this browser only.',
+    createButton: 'Start shopping',
+    byId: 'Use an existing id',
+    id: 'User id (UUID)',
+    idError: 'That is not a UUID.',
+    useButton: 'Use this id',
+  },
+  balance: {
+    title: 'Balance',
+    none: 'No account yet',
+    noneAbout: 'Open an account to top it up and pay for orders.',
+    open: 'Open an account',
+    failed: 'The balance could not be read.',
+    statement: 'Statement',
+  },
+  deposit: {
+    title: 'Top up',
+    amount: 'Amount, ₽',
+    quick: 'Quick amounts',
+    button: (money: string | null) => (money ? `Top up ${money}` : 'Top up'),
+    done: (money: string) => `Topped up ${money}`,
+  },
+  order: {
+    title: 'New order',
+    shelf: 'On the shelf',
+    what: 'What to buy',
+    whatError: 'Say what to buy.',
+    whatLong: 'At most 1,000 characters.',
+    price: 'Price, ₽',
+    button: (money: string | null) => (money ? `Place the order for ${money}` : 'Place the order'),
+    noAccount: 'Without an account the order will be cancelled.',
+  },
+  goods: { coffee: 'Coffee beans', book: 'A good book', headphones: 'Headphones', plant: 'House plant', lamp: 'Desk lamp', ticket: 'Concert ticket' },
+  pending: {
+    slow: 'No answer from the shop yet. Trying again; it will be done only once.',
+    stop: 'Stop trying',
+  },
+  orders: {
+    title: 'Orders',
+    recent: 'Latest orders',
+    all: 'All orders',
+    filter: 'Show',
+    any: 'All',
+    empty: 'No orders yet',
+    emptyAbout: 'Place one and watch it being paid.',
+    emptyFilter: 'No orders like this',
+    emptyFilterAbout: 'Try another filter.',
+    failed: 'The orders could not be read.',
+    more: 'Show more',
+    loading: 'Loading…',
+    shown: { one: 'order shown', other: 'orders shown' } as Partial<Record<Intl.LDMLPluralRule, string>>,
+    what: 'Order',
+    placed: 'Placed',
+    amount: 'Amount',
+    status: 'Status',
+  },
+  status,
+  outcome: {
+    title: (of: OrderStatus) => outcomes[of],
+    reason,
+    paid: { one: 'order paid', other: 'orders paid' } as Partial<Record<Intl.LDMLPluralRule, string>>,
+    cancelled: { one: 'order cancelled', other: 'orders cancelled' } as Partial<Record<Intl.LDMLPluralRule, string>>,
+  },
+  detail: {
+    back: 'All orders',
+    timeline: 'What happened',
+    placed: 'Placed',
+    placedAbout: 'The order was accepted and sent to be paid.',
+    paying: 'Being paid',
+    payingAbout: 'The outcome will appear here by itself.',
+    paidAbout: 'The money was taken from the account.',
+    took: (duration: string) => `It took ${duration}`,
+    id: 'Order id',
+    version: 'Version',
+    missing: 'No such order',
+    missingAbout: 'It may belong to another user.',
+    failed: 'The order could not be read.',
+    topUp: 'Top up at the counter',
+  },
+  account: {
+    title: 'Account',
+    since: (date: string) => `Open since ${date}`,
+    chart: 'Balance over time',
+    chartAbout: (from: string, to: string, low: string, high: string) =>
+      `Balance from ${from} to ${to}, between ${low} and ${high}.`,
+    chartEmpty: 'The chart begins with the first top-up.',
+    statement: 'Statement',
+    empty: 'Nothing on the statement yet',
+    emptyAbout: 'Top-ups and paid orders will be listed here.',
+    failed: 'The statement could not be read.',
+    deposit: 'Top-up',
+    payment: 'Order paid',
+    number: 'No.',
+    what: 'Operation',
+    when: 'Time',
+    amount: 'Amount',
+    after: 'Balance',
+    shown: { one: 'line shown', other: 'lines shown' } as Partial<Record<Intl.LDMLPluralRule, string>>,
+    user: 'User id',
+  },
+  notices: {
+    label: 'Notices',
+    close: 'Close',
+    see: 'See the order',
+    refused: { open: 'The account was not opened', deposit: 'The top-up was refused', order: 'The order was refused' },
+    abandoned: {
+      open: 'Stopped opening the account',
+      deposit: 'Stopped trying to top up',
+      order: 'Stopped trying to place the order',
+    },
+    abandonedAbout: 'The shop may have heard an earlier try. Look before you repeat it.',
+    ask: 'Notify me of outcomes while this page is in the background',
+    on: 'Outcomes are notified while this page is in the background.',
+    denied: 'Notifications are blocked in the browser’s settings.',
+  },
+  refusal: (code: string) => refusals[code] ?? `The shop said no (${code}).`,
+  amountError,
+  copy: { do: 'Copy', done: 'Copied' },
+  retry: 'Try again',
+  lost: { title: 'Nothing here', about: 'This page does not exist.', home: 'To the counter' },
+};
+
+/** Everything the page says. */
+export type Messages = typeof en;
