@@ -66,6 +66,12 @@ impl Plan {
         }
     }
 
+    /// So many instances of each, where each service is a process.
+    pub fn instances(mut self, gateways: usize, orders: usize, payments: usize) -> Self {
+        (self.gateways, self.orders, self.payments) = (gateways, orders, payments);
+        self
+    }
+
     /// The broker at this URL instead of the environment's.
     pub fn broker(mut self, url: impl Into<String>) -> Self {
         self.broker_url = Some(url.into());
@@ -103,16 +109,35 @@ impl Plan {
         let broker_url = self.broker_url.unwrap_or_else(|| self.combo.broker_url());
 
         let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let processes = vec![Process::new(
-            "up".to_owned(),
-            "up",
-            self.settings.iter().cloned().chain([
+        let make = |name: String, command, more: Vec<(String, String)>| {
+            let settings = self.settings.iter().cloned().chain(more);
+            Process::new(name, command, settings, folder.path())
+        };
+        let broker = setting("GOZON_BROKER_URL", &broker_url);
+        let processes = if self.combo == Combo::SqliteMemory {
+            let databases = [
                 setting("GOZON_ORDERS_DATABASE_URL", &orders_url),
                 setting("GOZON_PAYMENTS_DATABASE_URL", &payments_url),
-                setting("GOZON_BROKER_URL", &broker_url),
-            ]),
-            folder.path(),
-        )];
+            ];
+            vec![make("up".to_owned(), "up", [&databases[..], &[broker]].concat())]
+        } else {
+            let services = |command: &'static str, count, url: &str| -> Vec<Process> {
+                let settings = vec![setting("GOZON_DATABASE_URL", url), broker.clone()];
+                (1..=count)
+                    .map(|i| make(format!("{command}-{i}"), command, settings.clone()))
+                    .collect()
+            };
+            let orders = services("orders", self.orders, &orders_url);
+            let payments = services("payments", self.payments, &payments_url);
+            let upstreams = vec![
+                setting("GOZON_ORDERS_URLS", &urls_of(&orders)),
+                setting("GOZON_PAYMENTS_URLS", &urls_of(&payments)),
+            ];
+            let gateways = (1..=self.gateways)
+                .map(|i| make(format!("gateway-{i}"), "gateway", upstreams.clone()));
+            let gateways: Vec<_> = gateways.collect();
+            orders.into_iter().chain(payments).chain(gateways).collect()
+        };
         Shop {
             combo: self.combo,
             processes,
@@ -123,6 +148,10 @@ impl Plan {
             _folder: folder,
         }
     }
+}
+
+fn urls_of(processes: &[Process]) -> String {
+    processes.iter().map(Process::url).collect::<Vec<_>>().join(",")
 }
 
 impl Combo {
