@@ -25,5 +25,8 @@ macro_rules! on_every_combo {
 
 mod harness;
 
+mod bad_input;
+mod idempotency;
+mod isolation;
 mod race;
 mod scenario;
