@@ -26,6 +26,8 @@ macro_rules! on_every_combo {
 mod harness;
 
 mod bad_input;
+mod crash;
+mod duplicates;
 mod idempotency;
 mod isolation;
 mod race;

@@ -25,3 +25,8 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Whether this is the long run.
+pub fn soaking() -> bool {
+    std::env::var_os("GOZON_SOAK").is_some()
+}

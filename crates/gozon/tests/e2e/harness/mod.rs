@@ -4,10 +4,10 @@ mod client;
 mod load;
 mod process;
 mod shop;
-mod truth;
+pub mod truth;
 
-pub use client::{Door, Reply, User};
-pub use load::{at_once, eventually};
+pub use client::{Door, Reply, User, send};
+pub use load::{at_once, eventually, soaking};
 pub use process::Process;
 pub use shop::{Combo, Plan, Shop};
 pub use truth::Truth;

@@ -27,6 +27,7 @@ pub struct Order {
     pub user_id: Uuid,
     pub id: Uuid,
     pub amount: i64,
+    pub description: String,
     pub status: String,
     pub cancel_reason: Option<String>,
     pub version: i64,
@@ -65,8 +66,8 @@ impl Truth {
         let truth = Self {
             orders: all(
                 &orders,
-                "select user_id, id, amount, status, cancel_reason, version from orders
-                 order by user_id, id",
+                "select user_id, id, amount, description, status, cancel_reason, version
+                 from orders order by user_id, id",
             )
             .await,
             accounts: all(
@@ -203,4 +204,15 @@ async fn all<T: FromRow>(db: &Db, sql: &'static str) -> Vec<T> {
 
 async fn count(db: &Db, sql: &'static str) -> i64 {
     all::<(i64,)>(db, sql).await[0].0
+}
+
+/// Empties the memory of what was received, as its retention does in time.
+pub async fn forget_inboxes(orders_url: &str, payments_url: &str) {
+    for url in [orders_url, payments_url] {
+        let db = Db::open(url, 1).expect("a database URL");
+        let mut tx = db.begin().await.expect("a connection");
+        tx.query("delete from inbox").execute().await.expect("an inbox");
+        tx.commit().await.expect("a commit");
+        db.close().await;
+    }
 }
