@@ -155,6 +155,31 @@ describe('once', () => {
   });
 });
 
+test('a late word of no account does not hide the one just opened', async () => {
+  const visitor = await Visitor.arrive(browser, shop.url);
+  const tab = await visitor.newcomer();
+  await tab.page.getByText(visitor.t.balance.none).waitFor();
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  const statuses: number[] = [];
+  let arrived = 0;
+  await tab.page.route('**/accounts/balance', async (route) => {
+    const response = await route.fetch();
+    statuses.push(response.status());
+    await held;
+    await route.fulfill({ response });
+    arrived += 1;
+  });
+  await tab.page.evaluate(() => dispatchEvent(new Event('focus')));
+  await eventually(() => statuses).toEqual([404]);
+  await tab.openAccount();
+  release();
+  await eventually(() => arrived).toBe(1);
+  await tab.topUp('1');
+  await tab.shows(100);
+  await visitor.leave();
+});
+
 describe('outages', () => {
   test('killed in mid-order: the outcome is announced after the restart', async () => {
     const visitor = await Visitor.arrive(browser, shop.url);
@@ -164,10 +189,16 @@ describe('outages', () => {
     await tab.topUp('100');
     await tab.shows(10_000);
 
+    // The shop dies right after it accepted the order, before the page even knows that.
+    await tab.page.route('**/orders', async (route) => {
+      if (!isPost(route)) return route.continue();
+      const response = await route.fetch();
+      await shop.kill();
+      await route.fulfill({ response });
+    });
     network.stall();
     await tab.order('Midnight tea', '30');
     await tab.rowIs('Midnight tea', 'NEW');
-    await shop.kill();
     await tab.is('reconnecting');
     expect(await tab.notice('Midnight tea').count()).toBe(0);
 

@@ -3,10 +3,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { components } from '../src/api/schema.gen';
-
-type Account = components['schemas']['Account'];
-type OrderPage = components['schemas']['OrderPage'];
+import type { Account, Order, Page } from '../src/api/client';
 
 const WEB = resolve(import.meta.dirname, '..');
 const BINARY = resolve(WEB, process.env.GOZON_BIN ?? '../target/debug/gozon');
@@ -63,8 +60,8 @@ export class Shop {
     return (await this.#get('/accounts/balance', user)) as Account;
   }
 
-  async orders(user: string): Promise<OrderPage['items']> {
-    return ((await this.#get('/orders?limit=100', user)) as OrderPage).items;
+  async orders(user: string): Promise<Order[]> {
+    return ((await this.#get('/orders?limit=100', user)) as Page<Order>).items;
   }
 
   /** Does something that no page of the test knows of. */

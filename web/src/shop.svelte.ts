@@ -147,6 +147,8 @@ export class Shop {
       try {
         this.#adopt(await this.client.balance());
       } catch (error) {
+        // Accounts never go away: without one, an answer can only be older than the opening.
+        if (this.account.state === 'open') continue;
         if (error instanceof Refusal && error.status === 404) this.account = { state: 'none' };
         else if (this.account.state === 'loading') this.account = { state: 'failed' };
       }

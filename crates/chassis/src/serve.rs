@@ -11,6 +11,9 @@ use tower::Service as _;
 
 use crate::patience::Impatient;
 
+/// The most headers, unless told otherwise; hyper's own bound.
+const HEADERS: usize = 100;
+
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -33,7 +36,7 @@ impl Default for Limits {
         Self {
             head_timeout: Duration::from_secs(30),
             head_bytes: 32 * 1024,
-            headers: 100,
+            headers: HEADERS,
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
@@ -47,7 +50,11 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_bytes.max(8192))
-        .max_headers(limits.headers);
+        .max_header_size(limits.head_bytes);
+    // Asking for hyper's own bound would cost an allocation per request.
+    if limits.headers != HEADERS {
+        http.max_headers(limits.headers);
+    }
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {

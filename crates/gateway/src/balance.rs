@@ -104,7 +104,7 @@ impl Balance {
                     request = repeat.take().ok_or(failure)?;
                     fresh = true;
                 }
-                Lost::Late if upload.is_some_and(Upload::is_open) => {
+                Lost::Late if upload.is_some_and(Upload::is_awaited) => {
                     return Err(Failure::BodyTimeout);
                 }
                 Lost::Late => {

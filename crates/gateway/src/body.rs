@@ -30,8 +30,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How a request's body is doing, as seen by whoever waits for the response.
 pub(crate) struct Upload(Arc<AtomicU8>);
 
-const OPEN: u8 = 0;
-const DONE: u8 = 1;
+const PASSING: u8 = 0;
+const AWAITED: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const STALLED: u8 = 3;
 const UNREADABLE: u8 = 4;
@@ -47,9 +47,9 @@ impl Upload {
         }
     }
 
-    /// Whether the client is still sending.
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.load(Relaxed) == OPEN
+    /// Whether it is the client that is being waited for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.load(Relaxed) == AWAITED
     }
 }
 
@@ -65,7 +65,7 @@ struct Watched {
 
 /// Watches a request's body.
 pub(crate) fn watch(inner: Body, most: u64, patience: Duration) -> (Body, Upload) {
-    let state = Arc::new(AtomicU8::new(OPEN));
+    let state = Arc::new(AtomicU8::new(PASSING));
     let watched = Watched { inner, left: most, patience, alarm: None, state: state.clone() };
     (Body::new(watched), Upload(state))
 }
@@ -109,17 +109,16 @@ impl hyper::body::Body for Watched {
                 };
                 this.left = left;
                 this.alarm = None;
-                if this.inner.is_end_stream() {
-                    this.state.store(DONE, Relaxed);
-                }
+                this.state.store(PASSING, Relaxed);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(_))) => this.fail(UNREADABLE),
             Poll::Ready(None) => {
-                this.state.store(DONE, Relaxed);
+                this.state.store(PASSING, Relaxed);
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                this.state.store(AWAITED, Relaxed);
                 let patience = this.patience;
                 let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
                 ready!(alarm.as_mut().poll(context));

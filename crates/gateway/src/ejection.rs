@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     const BACKOFF: Backoff =
-        Backoff { first: Duration::from_micros(100), longest: Duration::from_micros(1000) };
+        Backoff { first: Duration::from_micros(100), longest: Duration::from_millis(1) };
 
     #[test]
     fn an_unreachable_instance_is_tried_by_one_at_a_time() {

@@ -12,7 +12,7 @@ use axum::{
         },
     },
 };
-use gozon_chassis::RequestContext;
+use gozon_chassis::{REQUEST_ID, RequestContext};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -75,10 +75,8 @@ pub(crate) fn forward(headers: &mut HeaderMap, extensions: &Extensions, websocke
     {
         headers.insert(FORWARDED_HOST, host);
     }
-    if let Some(context) = extensions.get::<RequestContext>()
-        && let Ok(trace) = HeaderValue::try_from(context.trace.to_string())
-    {
-        headers.insert(TRACEPARENT, trace);
+    if let Some(context) = extensions.get::<RequestContext>() {
+        identify(headers, context);
     }
 }
 
@@ -92,6 +90,18 @@ pub(crate) fn keep_upgrade(headers: &mut HeaderMap) {
 fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn identify(headers: &mut HeaderMap, context: &RequestContext) {
+    // The edge has put it there; it is missing only if `Connection` named it.
+    if !headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(&context.request_id)
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Ok(trace) = HeaderValue::try_from(context.trace.to_string()) {
+        headers.insert(TRACEPARENT, trace);
+    }
 }
 
 fn append_peer(headers: &mut HeaderMap, peer: IpAddr) {

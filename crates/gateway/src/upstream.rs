@@ -148,7 +148,7 @@ async fn local(
             let hold = Hold { flight, from: None };
             Ok(response.map(|body| body::hold(body, hold)))
         }
-        Err(_) if upload.as_ref().is_some_and(Upload::is_open) => Err(Failure::BodyTimeout),
+        Err(_) if upload.as_ref().is_some_and(Upload::is_awaited) => Err(Failure::BodyTimeout),
         Err(_) => Err(Failure::Timeout),
     }
 }

@@ -1,7 +1,10 @@
 //! The envelope of every message: CloudEvents 1.0 in structured JSON mode.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use gozon_contract::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,6 +25,27 @@ pub struct Message {
     pub key: String,
     /// The event, as structured-mode JSON.
     pub body: Arc<[u8]>,
+}
+
+/// The longest id, in bytes, that an index of the database takes without complaint.
+const LONGEST_ID: usize = 512;
+
+impl Message {
+    /// The message with an id and a key that the database can store. Ours always can be; anybody
+    /// may write to a broker, and a message that could not even be set aside would come again for
+    /// ever and hold up those behind it.
+    pub(crate) fn storable(self) -> Self {
+        let fits = |text: &str| text.len() <= LONGEST_ID && !text.contains('\0');
+        if !self.id.is_empty() && fits(&self.id) && fits(&self.key) {
+            return self;
+        }
+        let mut hasher = DefaultHasher::new();
+        (&self.id, &self.key, &self.body).hash(&mut hasher);
+        let digest = hasher.finish();
+        let shorten = |text: &str| text.replace('\0', "\u{fffd}").chars().take(100).collect();
+        let start: String = shorten(&self.id);
+        Self { id: format!("{start}~{digest:016x}"), key: shorten(&self.key), ..self }
+    }
 }
 
 /// An event about a subject.
@@ -82,6 +106,7 @@ struct In<T> {
 
 impl<T: Serialize> Event<T> {
     /// An event of type `kind` about `subject`, its id made of the two.
+    #[allow(clippy::needless_pass_by_value, reason = "ids and texts are passed as they are")]
     pub fn about(
         subject: impl ToString,
         kind: &str,
@@ -179,6 +204,23 @@ mod tests {
     #[test]
     fn it_reads_back() {
         assert_eq!(Event::read(&event().into_message()).unwrap(), event());
+    }
+
+    #[test]
+    fn every_message_gets_an_id_that_can_be_stored() {
+        let good = event().into_message();
+        assert_eq!(good.clone().storable(), good);
+        let ids = ["".to_owned(), "a\0b".to_owned(), "a\0c".to_owned(), "я".repeat(10_000)];
+        let stored: Vec<_> =
+            ids.iter().map(|id| Message { id: id.clone(), ..good.clone() }.storable().id).collect();
+        for (i, id) in stored.iter().enumerate() {
+            assert!(id.len() <= LONGEST_ID && !id.contains('\0') && !id.is_empty(), "{id}");
+            assert!(!stored[..i].contains(id), "{id} stands for two messages");
+        }
+        // Two without an id are two messages, unless they say the same.
+        let other = Message { id: String::new(), body: b"{}".as_slice().into(), ..good.clone() };
+        assert_ne!(other.storable().id, stored[0]);
+        assert_eq!(Message { id: String::new(), ..good }.storable().id, stored[0]);
     }
 
     #[test]

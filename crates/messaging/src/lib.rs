@@ -10,17 +10,23 @@
 //! what the handler does are one commit, and because handlers guard their own effect as well.
 
 pub mod broker;
+pub mod dead_letters;
 mod envelope;
 mod inbox;
 mod outbox;
 mod relay;
+mod retention;
 mod sql;
 mod trace;
+mod waiting;
 
 pub use broker::{Broker, BrokerError, Subscriber};
+pub use dead_letters::{DeadLetter, DeadLetters, Origin};
 pub use envelope::{CONTENT_TYPE, Event, InvalidEvent, Message};
 pub use inbox::{HandleError, Handler, Inbox};
 pub use outbox::{Added, Handed, Outbox};
 pub use relay::Relay;
+pub use retention::{Expiring, Retention};
 pub use sql::MIGRATIONS;
 pub use trace::{InvalidTraceParent, TraceParent};
+pub use waiting::Waiting;

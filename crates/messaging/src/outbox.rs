@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Message,
-    sql::{self, OutboxRow},
+    sql::{self, outbox::OutboxRow},
 };
 
 /// How long the process that wrote a row has it to itself. After a crash the rows it left behind
@@ -56,7 +56,7 @@ impl Outbox {
         let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
         let rows: Vec<_> = messages.into_iter().map(row).collect();
         if !rows.is_empty() {
-            sql::insert_outbox(tx, &rows).await?;
+            sql::outbox::insert(tx, &rows).await?;
         }
         Ok(Added { rows, relay: self.relay.clone() })
     }

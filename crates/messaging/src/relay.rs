@@ -14,13 +14,13 @@ use std::{
 
 use gozon_contract::{Clock, Dice, Timestamp};
 use gozon_store::{Db, Result};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Broker, BrokerError,
+    Broker, BrokerError, DeadLetter, Origin,
     outbox::{Handed, LEASE},
-    sql::{self, OutboxRow, PendingRow},
+    sql::{self, outbox::OutboxRow},
 };
 
 /// The most messages published in one go.
@@ -29,11 +29,16 @@ const BATCH: usize = 1000;
 const SWEEP: Duration = Duration::from_secs(1);
 /// A sweep that found all there was need not look at older rows again; but for this long, since a
 /// transaction may commit late.
-const LATE_COMMIT: Duration = Duration::from_secs(60);
+const LATE_COMMIT: Duration = Duration::from_secs(10);
 /// Every so many sweeps look at the whole table all the same.
 const WHOLE_TABLE: u32 = 60;
 /// How long published rows may wait in the table for the next batch to take their delete along.
 const LINGER: Duration = Duration::from_millis(5);
+/// How long a broker may take to answer. They have limits of their own; this one is for what
+/// nobody thought of, since a relay that waits for ever is a shop that stands still.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How long a relay that is to stop may take to send what it has.
+const STOPPING: Duration = Duration::from_secs(5);
 /// How often a message that the broker rejects, being able to take others, is tried.
 const ATTEMPTS: i64 = 10;
 
@@ -51,6 +56,7 @@ pub struct Relay {
     sweeps: u32,
     low_water: Arc<AtomicI64>,
     failures: u32,
+    answer: Duration,
 }
 
 impl Relay {
@@ -75,7 +81,14 @@ impl Relay {
             sweeps: 0,
             low_water: Arc::new(AtomicI64::new(0)),
             failures: 0,
+            answer: ANSWER,
         }
+    }
+
+    /// The relay, giving up on a broker that has not answered within `limit`: 20 s unless set.
+    #[must_use]
+    pub fn answer_within(self, limit: Duration) -> Self {
+        Self { answer: limit, ..self }
     }
 
     /// No row that is still to be sent became available before this instant (microseconds since
@@ -84,28 +97,42 @@ impl Relay {
         Arc::clone(&self.low_water)
     }
 
-    /// Relays until `stop`, and then sends what was already handed over, for at most 5 s.
+    /// Relays until `stop`, and then finishes what is under way and sends what was already handed
+    /// over, for at most 5 s.
     pub async fn run(mut self, stop: CancellationToken) {
+        let service = self.service;
+        let late = async {
+            stop.cancelled().await;
+            sleep(STOPPING).await;
+        };
+        tokio::select! {
+            () = self.relay_until(&stop) => {}
+            () = late => tracing::warn!(service, "stopping; the outbox keeps what is unsent"),
+        }
+    }
+
+    async fn relay_until(&mut self, stop: &CancellationToken) {
         loop {
-            tokio::select! {
+            let batch = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.step() => {}
-            }
+                batch = self.next_batch() => batch,
+            };
+            self.relay(batch).await;
         }
-        let drain = async {
-            while !self.handed.0.is_empty() || !self.published.is_empty() {
-                self.step().await;
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(5), drain).await.is_err() {
-            tracing::warn!(service = self.service, "stopping; the outbox keeps what is unsent");
+        while !self.handed.0.is_empty() || !self.published.is_empty() {
+            self.step().await;
         }
     }
 
     /// Publishes one batch, and at the same time takes the batch before it out of the table.
     pub async fn step(&mut self) {
-        let batch = match self.next_batch().await {
+        let batch = self.next_batch().await;
+        self.relay(batch).await;
+    }
+
+    async fn relay(&mut self, batch: Result<Vec<OutboxRow>>) {
+        let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
                 tracing::warn!(service = self.service, %error, "can't read the outbox");
@@ -114,21 +141,20 @@ impl Relay {
         };
         let delete = std::mem::take(&mut self.published);
         let (sent, deleted) = tokio::join!(self.publish(batch), delete_all(&self.db, &delete));
+        let failed = sent.is_err() || deleted.is_err();
         if let Err(error) = deleted {
             // They would only be sent once more, but there is no need to.
             tracing::warn!(service = self.service, %error, "can't clear the outbox");
             self.published = delete;
-            self.back_off().await;
         }
         match sent {
-            Ok(sent) => {
-                self.failures = 0;
-                self.published.extend(sent);
-            }
-            Err(error) => {
-                tracing::warn!(service = self.service, %error, "can't publish");
-                self.back_off().await;
-            }
+            Ok(sent) => self.published.extend(sent),
+            Err(error) => tracing::warn!(service = self.service, %error, "can't publish"),
+        }
+        if failed {
+            self.back_off().await;
+        } else {
+            self.failures = 0;
         }
     }
 
@@ -147,6 +173,8 @@ impl Relay {
     /// Takes over rows whose lease is over. A full batch means there may be more: it comes again
     /// at once.
     async fn sweep(&mut self) -> Result<Vec<OutboxRow>> {
+        // Should this fail, what is handed over gets its turn before the next attempt.
+        self.next_sweep = Instant::now() + SWEEP;
         let now = self.clock.now();
         let whole = self.sweeps.is_multiple_of(WHOLE_TABLE);
         let from = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
@@ -154,11 +182,12 @@ impl Relay {
         let mut tx = self.db.begin().await?;
         let until = now.plus(LEASE);
         let rows =
-            sql::claim_outbox(&mut tx, Timestamp::from_micros(from), now, until, limit).await?;
+            sql::outbox::claim(&mut tx, Timestamp::from_micros(from), now, until, limit).await?;
         tx.commit().await?;
-        if rows.len() < BATCH {
+        if rows.len() == BATCH {
+            self.next_sweep = Instant::now();
+        } else {
             self.sweeps = self.sweeps.wrapping_add(1);
-            self.next_sweep = Instant::now() + SWEEP;
             self.low_water.store(now.minus(LATE_COMMIT).micros(), Ordering::Relaxed);
         }
         if !rows.is_empty() {
@@ -177,7 +206,8 @@ impl Relay {
         }
         let started = Instant::now();
         let messages: Vec<_> = batch.iter().map(|row| row.message.clone()).collect();
-        match self.broker.publish(&messages).await {
+        let answer = timeout(self.answer, self.broker.publish(&messages)).await;
+        match answer.unwrap_or_else(|_| Err(BrokerError::Away("it does not answer".to_owned()))) {
             Ok(()) => {}
             Err(BrokerError::Rejected { ids, reason }) => {
                 let (refused, sent): (Vec<_>, Vec<_>) =
@@ -208,18 +238,20 @@ impl Relay {
     async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<()> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        if row.attempts + 1 < ATTEMPTS {
+        let attempts = row.attempts + 1;
+        if attempts < ATTEMPTS {
             let wait = Duration::from_millis(100 << row.attempts.min(9));
-            sql::postpone_outbox(&mut tx, row, now.plus(self.dice.jitter(wait))).await?;
-        } else {
-            let dead = PendingRow {
+            sql::outbox::postpone(&mut tx, row, now.plus(self.dice.jitter(wait))).await?;
+        } else if sql::outbox::delete(&mut tx, std::slice::from_ref(row)).await? == 1 {
+            let letter = DeadLetter {
+                origin: Origin::Outbox,
                 message: row.message.clone(),
                 received_at: row.created_at,
-                attempts: row.attempts + 1,
-                error: format!("the broker rejects it: {reason}"),
+                attempts,
+                died_at: now,
+                error: format!("the broker rejects it: {reason}").replace('\0', "\u{fffd}"),
             };
-            sql::insert_dead(&mut tx, &dead, now).await?;
-            sql::delete_outbox(&mut tx, std::slice::from_ref(row)).await?;
+            sql::dead_letters::insert(&mut tx, &letter).await?;
             metrics::counter!("gozon_dead_letters_total", "service" => self.service).increment(1);
             tracing::error!(id = row.message.id, reason, "a message became a dead letter");
         }
@@ -238,6 +270,6 @@ async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
         return Ok(());
     }
     let mut tx = db.begin().await?;
-    sql::delete_outbox(&mut tx, rows).await?;
+    sql::outbox::delete(&mut tx, rows).await?;
     tx.commit().await
 }

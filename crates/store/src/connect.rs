@@ -3,16 +3,30 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::{
-    Connection as _, PgPool, Postgres, SqlitePool, Transaction,
-    pool::PoolConnection,
+    Executor as _, PgPool, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Result, Tx};
+use crate::{Result, Tx, session::Session};
 
 /// How long a caller waits for a free connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Tables that go from empty to millions of rows within a minute would be stuck with the generic
+/// plan made for the empty table; a batch is worth a plan of its own. Said once per connection, for
+/// single reads, and again in each transaction, since behind a transaction pooler the next one may
+/// be on another connection.
+const PLAN: &str = "set plan_cache_mode = force_custom_plan";
+
+/// How a transaction that may write begins on PostgreSQL. A process that is frozen or cut off while it holds locks must not
+/// hold up the others for ever.
+const WRITE: &str = "begin; set local plan_cache_mode = force_custom_plan; \
+                     set local idle_in_transaction_session_timeout = '30s'";
+
+/// How one that only reads does.
+const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
+                        set local plan_cache_mode = force_custom_plan";
 
 /// How long a statement on SQLite waits for another process to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +81,9 @@ impl Db {
             // A dead connection shows itself at the first statement and is dropped; asking each
             // one first would cost a round trip per transaction.
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(PLAN).await.map(drop) })
+            })
             .connect_lazy_with(options);
         Ok(Self(Kind::Postgres(pool)))
     }
@@ -106,7 +123,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres(begin_fresh(pool).await?),
+            Kind::Postgres(pool) => Tx::postgres(Session::begin(pool, WRITE).await?),
             Kind::Sqlite { write, .. } => Tx::sqlite(write.begin_with("begin immediate").await?),
         })
     }
@@ -117,7 +134,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn read(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres_read(acquire_live(pool).await?),
+            Kind::Postgres(pool) => Tx::postgres(Session::read(pool).await?),
             Kind::Sqlite { read, .. } => Tx::sqlite_read(read.acquire().await?),
         })
     }
@@ -128,9 +145,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres(
-                pool.begin_with("begin isolation level repeatable read read only").await?,
-            ),
+            Kind::Postgres(pool) => Tx::postgres(Session::begin(pool, SNAPSHOT).await?),
             Kind::Sqlite { read, .. } => Tx::sqlite(read.begin_with("begin").await?),
         })
     }
@@ -152,37 +167,6 @@ impl Db {
                 write.close().await;
             }
         }
-    }
-}
-
-/// Tables that go from empty to millions of rows within a minute would be stuck with the generic
-/// plan made for the empty table; a batch is worth a plan of its own.
-const BEGIN: &str = "begin; set local plan_cache_mode = force_custom_plan";
-
-/// Begins on the first connection that is alive. After a restart of the server the pool is full of
-/// dead ones; each shows itself here, before anything was done, and is dropped.
-async fn begin_fresh(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let mut dead = 0;
-    loop {
-        match pool.begin_with(BEGIN).await {
-            Err(sqlx::Error::PoolTimedOut) => return Err(sqlx::Error::PoolTimedOut),
-            Err(_) if dead < pool.options().get_max_connections() => dead += 1,
-            result => return result,
-        }
-    }
-}
-
-/// The like for a connection to read from.
-async fn acquire_live(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
-    let mut dead = 0;
-    loop {
-        let mut connection = pool.acquire().await?;
-        match connection.ping().await {
-            Ok(()) => return Ok(connection),
-            Err(error) if dead == pool.options().get_max_connections() => return Err(error),
-            Err(_) => dead += 1,
-        }
-        connection.close_on_drop();
     }
 }
 

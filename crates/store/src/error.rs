@@ -60,18 +60,29 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// PostgreSQL's `serialization_failure` and `deadlock_detected`; SQLite's `BUSY` and `LOCKED`, bare
-/// and with an extended code.
+/// PostgreSQL's `serialization_failure`, `deadlock_detected` and `lock_not_available`; SQLite's
+/// `BUSY`, `LOCKED` and `PROTOCOL`.
 fn is_conflict(code: &str) -> bool {
-    matches!(code, "40001" | "40P01" | "5" | "6" | "261" | "517" | "262")
+    matches!(code, "40001" | "40P01" | "55P03") || matches!(sqlite_primary(code), Some(5 | 6 | 15))
 }
 
-/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash) and
-/// read-only replicas left over from a fail-over (25006); SQLite's `IOERR`, `FULL` and `CANTOPEN`.
+/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash), a
+/// statement or transaction that took longer than its server allows (57014, 25P03, 25P04), and
+/// read-only replicas left over from a fail-over (25006); SQLite's `NOMEM`, `IOERR`, `FULL` and
+/// `CANTOPEN`.
 fn is_away(code: &str) -> bool {
-    (code.len() == 5
-        && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")))
-        || matches!(code, "25006" | "10" | "13" | "14")
+    let class = |class| code.len() == 5 && code.starts_with(class);
+    class("08")
+        || class("53")
+        || class("57P")
+        || matches!(code, "57014" | "25P03" | "25P04" | "25006")
+        || matches!(sqlite_primary(code), Some(7 | 10 | 13 | 14))
+}
+
+/// SQLite's primary result code: the low byte of the extended one. PostgreSQL's codes all have
+/// five characters, SQLite's fewer.
+fn sqlite_primary(code: &str) -> Option<u32> {
+    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
 }
 
 /// Counts the attempts of one transaction and waits a little, with jitter, between them.
@@ -101,5 +112,24 @@ impl<'a> Retry<'a> {
         let wait = Duration::from_millis(1 << self.attempt.min(7)).min(Duration::from_millis(100));
         tokio::time::sleep(self.dice.jitter(wait)).await;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_both_databases_are_told_apart() {
+        for conflict in ["40001", "40P01", "55P03", "5", "6", "261", "517", "262"] {
+            assert!(is_conflict(conflict) && !is_away(conflict), "{conflict}");
+        }
+        for away in ["08006", "53100", "57P01", "57P03", "57014", "25006", "10", "522", "13", "14"]
+        {
+            assert!(is_away(away) && !is_conflict(away), "{away}");
+        }
+        for other in ["23505", "42P01", "22021", "2067", "1", "", "00005"] {
+            assert!(!is_away(other) && !is_conflict(other), "{other}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod error;
 mod migrate;
 mod query;
 mod rows;
+mod session;
 mod tx;
 
 pub use connect::{Db, InvalidUrl};

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::{Error, Result, Rows, Tx, tx::Connection};
+use crate::{Error, Result, Rows, Tx, session::Session, tx::Connection};
 
 /// A row type that reads from both databases: `#[derive(sqlx::FromRow)]` or a tuple.
 pub trait FromRow:
@@ -102,20 +102,23 @@ impl<'t> Query<'t> {
     /// # Errors
     /// As the database says.
     pub async fn execute(self) -> Result<u64> {
-        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
-        Ok(match tx.connection() {
-            Connection::Postgres(connection) => {
-                let (sql, args) = postgres(sql, args, rows)?;
-                sqlx::query_with::<Postgres, _>(sql, args)
-                    .execute(connection)
-                    .await?
-                    .rows_affected()
-            }
-            Connection::Sqlite(connection) => {
-                let (sql, args) = sqlite(sql, args, rows)?;
-                sqlx::query_with::<Sqlite, _>(sql, args).execute(connection).await?.rows_affected()
-            }
-        })
+        let Self { tx, sql, args, rows } = self;
+        let run = async {
+            Ok(match tx.connection() {
+                Connection::Postgres(connection) => {
+                    let (sql, args) = postgres(sql, args, rows)?;
+                    let query = sqlx::query_with::<Postgres, _>(sql, args);
+                    Session::limit(query.execute(connection)).await?.rows_affected()
+                }
+                Connection::Sqlite(connection) => {
+                    let (sql, args) = sqlite(sql, args, rows)?;
+                    let query = sqlx::query_with::<Sqlite, _>(sql, args);
+                    query.execute(connection).await?.rows_affected()
+                }
+            })
+        };
+        let result = run.await;
+        tx.noted(result)
     }
 
     /// Runs the statement and reads all its rows.
@@ -123,17 +126,22 @@ impl<'t> Query<'t> {
     /// # Errors
     /// As the database says, or a row that `T` can't be read from.
     pub async fn fetch_all<T: FromRow>(self) -> Result<Vec<T>> {
-        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
-        Ok(match tx.connection() {
-            Connection::Postgres(connection) => {
-                let (sql, args) = postgres(sql, args, rows)?;
-                sqlx::query_as_with::<Postgres, T, _>(sql, args).fetch_all(connection).await?
+        let Self { tx, sql, args, rows } = self;
+        let run = async {
+            match tx.connection() {
+                Connection::Postgres(connection) => {
+                    let (sql, args) = postgres(sql, args, rows)?;
+                    let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
+                    Session::limit(query.fetch_all(connection)).await
+                }
+                Connection::Sqlite(connection) => {
+                    let (sql, args) = sqlite(sql, args, rows)?;
+                    sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await
+                }
             }
-            Connection::Sqlite(connection) => {
-                let (sql, args) = sqlite(sql, args, rows)?;
-                sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await?
-            }
-        })
+        };
+        let result = run.await;
+        tx.noted(result)
     }
 
     /// Runs the statement and reads its first row, if there is one.
@@ -152,12 +160,13 @@ impl<'t> Query<'t> {
         self.fetch_optional().await?.ok_or_else(|| Error::from(sqlx::Error::RowNotFound))
     }
 
-    /// Runs the statement and streams its rows, holding only a few in memory.
+    /// Runs the statement and streams its rows, holding only a few in memory. It may take
+    /// as long as it likes.
     ///
     /// # Errors
     /// As [`Query::fetch_all`]; later ones come through the stream.
     pub fn stream<T: FromRow>(self) -> Result<BoxStream<'t, Result<T>>> {
-        let (tx, sql, args, rows) = (self.tx, self.sql, self.args, self.rows);
+        let Self { tx, sql, args, rows } = self;
         Ok(match tx.connection() {
             Connection::Postgres(connection) => {
                 let (sql, args) = postgres(sql, args, rows)?;

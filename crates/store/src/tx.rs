@@ -1,15 +1,18 @@
 //! A transaction, or a connection to read from, on either database.
 
-use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
+use sqlx::{PgConnection, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
-use crate::{Query, Result};
+use crate::{Error, Query, Result, session::Session};
 
 /// A transaction on either database. Dropped without [`Tx::commit`], it is rolled back.
-pub struct Tx(Inner);
+pub struct Tx {
+    inner: Inner,
+    /// Whether a statement has failed.
+    failed: bool,
+}
 
 enum Inner {
-    Postgres(Transaction<'static, Postgres>),
-    PostgresRead(PoolConnection<Postgres>),
+    Postgres(Session),
     Sqlite(Transaction<'static, Sqlite>),
     SqliteRead(PoolConnection<Sqlite>),
 }
@@ -21,29 +24,39 @@ pub(crate) enum Connection<'a> {
 }
 
 impl Tx {
-    pub(crate) fn postgres(tx: Transaction<'static, Postgres>) -> Self {
-        Self(Inner::Postgres(tx))
+    fn new(inner: Inner) -> Self {
+        Self { inner, failed: false }
     }
 
-    pub(crate) fn postgres_read(connection: PoolConnection<Postgres>) -> Self {
-        Self(Inner::PostgresRead(connection))
+    pub(crate) fn postgres(session: Session) -> Self {
+        Self::new(Inner::Postgres(session))
     }
 
     pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
-        Self(Inner::Sqlite(tx))
+        Self::new(Inner::Sqlite(tx))
     }
 
     pub(crate) fn sqlite_read(connection: PoolConnection<Sqlite>) -> Self {
-        Self(Inner::SqliteRead(connection))
+        Self::new(Inner::SqliteRead(connection))
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {
-        match &mut self.0 {
-            Inner::Postgres(tx) => Connection::Postgres(tx),
-            Inner::PostgresRead(connection) => Connection::Postgres(connection),
+        match &mut self.inner {
+            Inner::Postgres(session) => Connection::Postgres(session.connection()),
             Inner::Sqlite(tx) => Connection::Sqlite(tx),
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
         }
+    }
+
+    /// Passes on what a statement came to, remembering whether it failed.
+    pub(crate) fn noted<T>(&mut self, result: sqlx::Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.failed = true;
+            if let Inner::Postgres(session) = &mut self.inner {
+                session.suspect();
+            }
+        }
+        result.map_err(Error::from)
     }
 
     /// Starts a statement; see the [crate's placeholders](crate).
@@ -54,13 +67,19 @@ impl Tx {
     /// Makes everything since `begin` durable.
     ///
     /// # Errors
-    /// After [`Error::Unavailable`](crate::Error::Unavailable) it is not known whether the commit
-    /// took effect; after any other error it did not.
+    /// After [`Error::Unavailable`] it is not known whether the commit took effect; after any
+    /// other error it did not. A transaction of which a statement failed can't be committed, even
+    /// if the caller made nothing of it: PostgreSQL would answer `commit` with a rollback and call
+    /// that a success.
     pub async fn commit(self) -> Result<()> {
-        match self.0 {
-            Inner::Postgres(tx) => tx.commit().await?,
+        if self.failed {
+            let why = "a statement of this transaction failed, so it can't be committed";
+            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
+        }
+        match self.inner {
+            Inner::Postgres(session) => session.commit().await?,
             Inner::Sqlite(tx) => tx.commit().await?,
-            Inner::PostgresRead(_) | Inner::SqliteRead(_) => {}
+            Inner::SqliteRead(_) => {}
         }
         Ok(())
     }

@@ -36,16 +36,20 @@ create table inbox_pending (
     next_attempt_at bigint not null,
     error text not null
 );
-create index inbox_pending_next_attempt_at on inbox_pending (next_attempt_at);
+create index inbox_pending_next_attempt_at on inbox_pending (topic, next_attempt_at);
+create index inbox_pending_received_at on inbox_pending (received_at);
 
--- Given up on until a person decides.
+-- Given up on until a person decides: received here (inbox) or on the way out (outbox).
 create table dead_letters (
-    id text collate "C" primary key,
+    id text collate "C" not null,
+    origin text collate "C" not null check (origin in ('inbox', 'outbox')),
     topic text not null,
     partition_key text not null,
     body bytea not null,
     received_at bigint not null,
     attempts bigint not null,
     died_at bigint not null,
-    error text not null
+    error text not null,
+    primary key (id, origin)
 );
+create index dead_letters_died_at on dead_letters (died_at, id, origin);

@@ -30,16 +30,20 @@ create table inbox_pending (
     next_attempt_at integer not null,
     error text not null
 ) strict, without rowid;
-create index inbox_pending_next_attempt_at on inbox_pending (next_attempt_at);
+create index inbox_pending_next_attempt_at on inbox_pending (topic, next_attempt_at);
+create index inbox_pending_received_at on inbox_pending (received_at);
 
--- Given up on until a person decides.
+-- Given up on until a person decides: received here (inbox) or on the way out (outbox).
 create table dead_letters (
-    id text not null primary key,
+    id text not null,
+    origin text not null check (origin in ('inbox', 'outbox')),
     topic text not null,
     partition_key text not null,
     body blob not null,
     received_at integer not null,
     attempts integer not null,
     died_at integer not null,
-    error text not null
+    error text not null,
+    primary key (id, origin)
 ) strict, without rowid;
+create index dead_letters_died_at on dead_letters (died_at, id, origin);

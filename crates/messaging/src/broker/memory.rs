@@ -120,6 +120,7 @@ impl Memory {
 impl Broker for Memory {
     async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
         let receipt = Arc::new(Receipt { missing: AtomicUsize::new(1), complete: Notify::new() });
+        let published = Published { queues: &self.queues, receipt: Arc::clone(&receipt) };
         let mut unknown = Vec::new();
         for message in messages {
             if let Some(queue) = self.queues.get(message.topic.as_str()) {
@@ -136,6 +137,7 @@ impl Broker for Memory {
         }
         receipt.acknowledge();
         receipt.wait().await;
+        drop(published);
         if unknown.is_empty() {
             return Ok(());
         }
@@ -174,6 +176,24 @@ impl Receipt {
     async fn wait(&self) {
         while self.missing.load(Ordering::Acquire) > 0 {
             self.complete.notified().await;
+        }
+    }
+}
+
+/// What one call published. A publisher that does not wait for the end takes back what nobody has
+/// received yet: it will publish it again, and a queue without a consumer must not grow for ever.
+struct Published<'a> {
+    queues: &'a HashMap<&'static str, Arc<Queue>>,
+    receipt: Arc<Receipt>,
+}
+
+impl Drop for Published<'_> {
+    fn drop(&mut self) {
+        if self.receipt.missing.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        for queue in self.queues.values() {
+            queue.lock().retain(|item| !Arc::ptr_eq(&item.receipt, &self.receipt));
         }
     }
 }

@@ -9,6 +9,8 @@ use crate::Message;
 
 mod memory;
 mod prefix;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 
 pub use memory::Memory;
 
@@ -107,6 +109,8 @@ fn open(url: &str, topics: &'static [Topic], dice: &Dice) -> Result<Arc<dyn Brok
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?)),
         other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
     }
 }

@@ -1,10 +1,12 @@
 //! The transactional inbox: what a message does and the memory that it was done are one commit,
 //! and only then does the broker hear of it.
 //!
-//! A whole batch is one transaction. If that fails for the data's sake, each message gets a
-//! transaction of its own, and one that fails again is kept in the inbox for later attempts, with
-//! growing waits, until it is set aside as a dead letter. So one bad message never holds up the
-//! rest, and the broker never has to redeliver for us.
+//! A whole batch is one transaction. If that fails for the data's sake, each half of it gets one of
+//! its own, and so on; a message that fails all by itself is kept in the inbox for [later
+//! attempts](retry), with growing waits, until it is set aside as a dead letter. So one bad message
+//! never holds up the rest, and the broker never has to redeliver for us.
+
+mod retry;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -23,20 +25,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Broker, BrokerError, InvalidEvent, Message, Outbox, Subscriber,
-    sql::{self, PendingRow},
+    Broker, BrokerError, DeadLetter, InvalidEvent, Message, Origin, Outbox, Subscriber,
+    sql::{self, inbox::PendingRow},
 };
 
 /// The most messages dealt with in one transaction.
 const BATCH: usize = 1000;
-/// How often a message is tried before it is set aside. With the waits between, about a minute.
-const ATTEMPTS: i64 = 8;
-/// The wait after the first failed attempt; it doubles with each.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// How often the messages that wait for another attempt are looked at.
-const RETRY_POLL: Duration = Duration::from_millis(500);
-/// How long a process has a message to itself for another attempt.
-const RETRY_LEASE: Duration = Duration::from_secs(30);
 
 /// What a service does with the messages of one topic.
 #[async_trait]
@@ -154,6 +148,7 @@ impl Inbox {
     ) -> Result<(), BrokerError> {
         let started = Instant::now();
         let size = batch.len();
+        let batch: Vec<_> = batch.into_iter().map(Message::storable).collect();
         match self.deal_with(&batch).await {
             Ok(new) => {
                 subscriber.ack().await?;
@@ -174,43 +169,40 @@ impl Inbox {
         }
     }
 
-    /// How many of the batch were new. An error means that nothing is settled: the database is
-    /// away.
+    /// How many of the batch were new. An error means that not all of it is settled: the database
+    /// is away.
     async fn deal_with(&self, batch: &[Message]) -> gozon_store::Result<usize> {
-        let mut retry = Retry::new(&self.dice);
-        loop {
-            match self.in_one_transaction(batch).await {
-                Ok(new) => return Ok(new),
-                Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
-                Err(HandleError::Store(error)) if retry.again(&error).await => {}
-                Err(error) => {
-                    tracing::warn!(topic = self.topic.name, %error, "taking a batch one by one");
-                    return self.one_by_one(batch).await;
-                }
-            }
-        }
-    }
-
-    async fn one_by_one(&self, batch: &[Message]) -> gozon_store::Result<usize> {
         let mut new = 0;
-        for message in batch {
-            let mut retry = Retry::new(&self.dice);
-            loop {
-                match self.in_one_transaction(std::slice::from_ref(message)).await {
-                    Ok(fresh) => new += fresh,
-                    Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
-                    Err(HandleError::Store(error)) if retry.again(&error).await => continue,
-                    Err(error) => self.keep(message, &error).await?,
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match (self.attempt(part).await, part) {
+                (Ok(fresh), _) => new += fresh,
+                (Err(HandleError::Store(error)), _) if error.is_unavailable() => return Err(error),
+                (Err(error), [message]) => new += self.keep(message, &error).await?,
+                (Err(error), _) => {
+                    tracing::debug!(topic = self.topic.name, %error, "halving a batch");
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
-                break;
             }
         }
         Ok(new)
     }
 
+    /// Deals with messages in one transaction, again while others are in its way.
+    async fn attempt(&self, batch: &[Message]) -> Result<usize, HandleError> {
+        let mut retry = Retry::new(&self.dice);
+        loop {
+            match self.in_one_transaction(batch).await {
+                Err(HandleError::Store(error)) if retry.again(&error).await => {}
+                result => return result,
+            }
+        }
+    }
+
     async fn in_one_transaction(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let mut tx = self.db.begin().await?;
-        let mut new = sql::mark_inbox(&mut tx, batch, self.clock.now()).await?;
+        let mut new = sql::inbox::mark(&mut tx, batch, self.clock.now()).await?;
         let count = new.len();
         let fresh: Vec<Message> =
             batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
@@ -232,96 +224,53 @@ impl Inbox {
             .unwrap_or_else(|_| Err(HandleError::Failed("the handler panicked".to_owned())))
     }
 
-    /// Keeps a message that failed for later, or sets it aside if it can't be read at all.
-    async fn keep(&self, message: &Message, error: &HandleError) -> gozon_store::Result<()> {
+    /// Keeps a message that failed for later, or sets it aside if it can't be read at all. How many
+    /// were new: none if another process has dealt with it meanwhile.
+    async fn keep(&self, message: &Message, error: &HandleError) -> gozon_store::Result<usize> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        if !sql::mark_inbox(&mut tx, std::slice::from_ref(message), now).await?.is_empty() {
+        let new = sql::inbox::mark(&mut tx, std::slice::from_ref(message), now).await?.len();
+        if new > 0 {
+            tracing::warn!(id = message.id, %error, "a message failed");
             let row = PendingRow {
                 message: message.clone(),
                 received_at: now,
                 attempts: 1,
-                error: error.to_string().replace('\0', "\u{fffd}"),
+                error: storable(error),
             };
-            self.postpone(&mut tx, row, error, now).await?;
+            if matches!(error, HandleError::Invalid(_)) {
+                self.give_up(&mut tx, row, now).await?;
+            } else {
+                sql::inbox::keep(&mut tx, &row, now.plus(self.wait_after(1))).await?;
+            }
         }
-        tx.commit().await
+        tx.commit().await?;
+        Ok(new)
     }
 
-    /// Writes down a failed attempt: another one later, or a dead letter.
-    async fn postpone(
+    async fn give_up(
         &self,
         tx: &mut Tx,
         row: PendingRow,
-        error: &HandleError,
         now: Timestamp,
     ) -> gozon_store::Result<()> {
-        if row.attempts < ATTEMPTS && !matches!(error, HandleError::Invalid(_)) {
-            let wait = FIRST_WAIT * (1 << (row.attempts - 1).min(8));
-            return sql::upsert_pending(tx, &row, now.plus(self.dice.jitter(wait))).await;
-        }
-        sql::insert_dead(tx, &row, now).await?;
-        sql::delete_pending(tx, &row.message.id).await?;
+        let PendingRow { message, received_at, attempts, error } = row;
         let labels = [("service", self.service), ("topic", self.topic.name)];
         metrics::counter!("gozon_dead_letters_total", &labels).increment(1);
-        tracing::error!(id = row.message.id, error = row.error, "a message became a dead letter");
-        Ok(())
+        tracing::error!(id = message.id, error, "a message became a dead letter");
+        let letter = DeadLetter {
+            origin: Origin::Inbox,
+            message,
+            received_at,
+            attempts,
+            died_at: now,
+            error,
+        };
+        sql::dead_letters::insert(tx, &letter).await
     }
+}
 
-    async fn retry_until(&self, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(RETRY_POLL) => {}
-            }
-            if let Err(error) = self.retry_step().await {
-                tracing::debug!(topic = self.topic.name, %error, "can't look for retries");
-            }
-        }
-    }
-
-    /// Makes another attempt at each message for which one is due; how many there were.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn retry_step(&self) -> gozon_store::Result<usize> {
-        let now = self.clock.now();
-        let mut tx = self.db.read().await?;
-        if sql::oldest_pending(&mut tx).await?.is_none() {
-            return Ok(0);
-        }
-        drop(tx);
-        let mut tx = self.db.begin().await?;
-        let until = now.plus(RETRY_LEASE);
-        let due = sql::claim_pending(&mut tx, self.topic.name, now, until, 100).await?;
-        tx.commit().await?;
-        let count = due.len();
-        for row in due {
-            match self.retry(&row).await {
-                Ok(()) => tracing::info!(id = row.message.id, "a later attempt succeeded"),
-                Err(HandleError::Store(error)) if error.is_unavailable() => return Err(error),
-                Err(error) => {
-                    let attempts = row.attempts + 1;
-                    let text = error.to_string().replace('\0', "\u{fffd}");
-                    let row = PendingRow { attempts, error: text, ..row };
-                    let mut tx = self.db.begin().await?;
-                    self.postpone(&mut tx, row, &error, self.clock.now()).await?;
-                    tx.commit().await?;
-                }
-            }
-        }
-        Ok(count)
-    }
-
-    async fn retry(&self, row: &PendingRow) -> Result<(), HandleError> {
-        let mut tx = self.db.begin().await?;
-        if !sql::delete_pending(&mut tx, &row.message.id).await? {
-            return Ok(());
-        }
-        let replies = self.call(&mut tx, std::slice::from_ref(&row.message)).await?;
-        let added = self.outbox.add(&mut tx, replies).await?;
-        tx.commit().await?;
-        added.committed();
-        Ok(())
-    }
+/// What went wrong, as a text that PostgreSQL can store.
+fn storable(error: &HandleError) -> String {
+    error.to_string().replace('\0', "\u{fffd}")
 }

@@ -1,0 +1,225 @@
+//! RabbitMQ, 3.10 to 4.x: a quorum queue for each competing topic, a fanout exchange for each
+//! broadcast one.
+//!
+//! Publishing and consuming have a connection each, because RabbitMQ stops reading from one that
+//! publishes while it is short of memory, and acknowledgements must go on. Nothing waits without
+//! a limit: what fails or takes too long is answered with [`BrokerError::Away`], its connection is
+//! dropped, and the next call opens another and declares everything again.
+
+use std::{
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use gozon_contract::{Delivery, Topic};
+use lapin::{
+    BasicProperties, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+
+use self::{
+    link::{Link, Open},
+    subscriber::Consuming,
+};
+use super::{Broker, BrokerError, Subscriber};
+use crate::{CONTENT_TYPE, Message};
+
+mod link;
+mod subscriber;
+mod topology;
+
+/// How long a batch may take until all of it is confirmed, connecting and declaring included.
+const PUBLISH: Duration = Duration::from_secs(10);
+/// How long attaching a consumer may take.
+const SUBSCRIBE: Duration = Duration::from_secs(10);
+/// How long a sign of life may take.
+const PING: Duration = Duration::from_secs(3);
+/// What the server closes the channel for, by default since RabbitMQ 4.
+const LARGEST_BODY: usize = 16 * 1024 * 1024;
+/// What a text property holds.
+const LONGEST_TEXT: usize = 255;
+/// Survives a restart of the server.
+const PERSISTENT: u8 = 2;
+
+/// A RabbitMQ server or cluster.
+pub(super) struct RabbitMq {
+    publishing: Link,
+    consuming: Link,
+    /// Channels in confirm mode, everything declared, that no batch is using. A batch has one to
+    /// itself, so that a message that comes back can only be one of its own.
+    idle: Mutex<Vec<Open>>,
+    topics: &'static [Topic],
+}
+
+impl RabbitMq {
+    /// The server at `amqp://…` or `amqps://…`, not contacted yet.
+    pub(super) fn from_url(url: &str, topics: &'static [Topic]) -> Result<Self, BrokerError> {
+        let uri = link::parse(url)?;
+        Ok(Self {
+            publishing: Link::new(uri.clone(), "gozon, publishing"),
+            consuming: Link::new(uri, "gozon, consuming"),
+            idle: Mutex::default(),
+            topics,
+        })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Open>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn publish_all(&self, messages: &[(&Message, Delivery)]) -> Result<(), BrokerError> {
+        let unused = self.idle().pop();
+        let open = match unused {
+            Some(open) if open.works() => open,
+            _ => self.open_for_publishing().await?,
+        };
+        let outcome = confirmed(&open, messages).await;
+        if outcome.is_ok() {
+            self.idle().push(open);
+        }
+        outcome
+    }
+
+    async fn open_for_publishing(&self) -> Result<Open, BrokerError> {
+        let open = self.publishing.open().await?;
+        for topic in self.topics {
+            topology::declare(&open.channel, *topic).await?;
+        }
+        open.channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(open)
+    }
+
+    /// Why the server would not take a message.
+    fn refusal(&self, message: &Message) -> Result<Delivery, &'static str> {
+        let Some(topic) = self.topics.iter().find(|topic| topic.name == message.topic) else {
+            return Err("no such topic");
+        };
+        if message.id.len() > LONGEST_TEXT || message.key.len() > LONGEST_TEXT {
+            return Err("its id or key is longer than 255 bytes");
+        }
+        if message.body.len() > LARGEST_BODY {
+            return Err("it is larger than 16 MiB");
+        }
+        Ok(topic.delivery)
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitMq {
+    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        let mut batch = Vec::with_capacity(messages.len());
+        let (mut refused, mut reason) = (Vec::new(), "");
+        for message in messages {
+            match self.refusal(message) {
+                Ok(delivery) => batch.push((message, delivery)),
+                Err(why) => {
+                    refused.push(message.id.clone());
+                    reason = why;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            let published = within(PUBLISH, "publishing", self.publish_all(&batch)).await;
+            if published.is_err() {
+                self.publishing.hang_up();
+                self.idle().clear();
+            }
+            published?;
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(BrokerError::Rejected { ids: refused, reason: reason.to_owned() })
+    }
+
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
+        let attaching = async { Consuming::attach(self.consuming.open().await?, topic).await };
+        let attached = within(SUBSCRIBE, "attaching", attaching).await;
+        if attached.is_err() {
+            self.consuming.hang_up();
+        }
+        Ok(Box::new(attached?))
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        let answer = within(PING, "a sign of life", self.publishing.open()).await;
+        if answer.is_err() {
+            self.publishing.hang_up();
+        }
+        answer.map(drop)
+    }
+}
+
+/// Sends the whole batch, and then waits for the confirmation of each.
+async fn confirmed(open: &Open, messages: &[(&Message, Delivery)]) -> Result<(), BrokerError> {
+    let sending = messages.iter().map(|(message, delivery)| {
+        let (exchange, mandatory) = match delivery {
+            // The default exchange, where a queue's name is its key.
+            Delivery::Competing => ("", true),
+            // It is no loss if nobody listens.
+            Delivery::Broadcast => (message.topic.as_str(), false),
+        };
+        let properties = BasicProperties::default()
+            .with_content_type(CONTENT_TYPE.into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(message.id.as_str().into())
+            .with_correlation_id(message.key.as_str().into())
+            .with_type(message.topic.as_str().into());
+        open.channel.basic_publish(
+            exchange.into(),
+            message.topic.as_str().into(),
+            BasicPublishOptions { mandatory, ..Default::default() },
+            &message.body,
+            properties,
+        )
+    });
+    for confirmation in try_join_all(sending).await? {
+        match confirmation.await? {
+            Confirmation::Ack(None) => {}
+            // The queue was deleted. The channel goes, and the next one declares it again.
+            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+                return Err(BrokerError::Away(format!("no queue: {}", returned.reply_text)));
+            }
+            Confirmation::Nack(None) | Confirmation::NotRequested => {
+                return Err(BrokerError::Away("it did not store a message".to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What arrived, as a message of `topic`. One without an id is not ours; its content names it, so
+/// that a receiver can tell a repeat.
+fn received(topic: Topic, properties: &BasicProperties, body: Vec<u8>) -> Message {
+    let id = properties.message_id().as_ref().map_or_else(
+        || {
+            let mut hasher = DefaultHasher::new();
+            body.hash(&mut hasher);
+            format!("unnamed:{:016x}", hasher.finish())
+        },
+        ToString::to_string,
+    );
+    let key = properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    Message { id, topic: topic.name.to_owned(), key, body: body.into() }
+}
+
+impl From<lapin::Error> for BrokerError {
+    fn from(error: lapin::Error) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+/// Ends what takes longer than `limit`: a client library may wait for ever for a server that went
+/// away at the wrong moment.
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    let late = || BrokerError::Away(format!("{what} took longer than {limit:?}"));
+    tokio::time::timeout(limit, work).await.map_err(|_| late())?
+}

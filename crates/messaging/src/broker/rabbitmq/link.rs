@@ -1,0 +1,158 @@
+//! A connection to RabbitMQ: opened when it is first needed, and again when it broke.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lapin::{
+    Channel, Connection, ConnectionProperties, runtime,
+    tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::time::timeout;
+
+use crate::BrokerError;
+
+/// How long reaching the server's port may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Both sides speak at least this often, in seconds. A connection that was silent for twice as
+/// long is taken for dead.
+const HEARTBEAT: u16 = 10;
+
+/// A connection that is there when it is needed.
+pub(super) struct Link {
+    uri: AMQPUri,
+    name: &'static str,
+    connection: Mutex<Option<Arc<Connection>>>,
+    /// Held while connecting, so that all who wait share the one connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A channel and the connection that it is on.
+pub(super) struct Open {
+    pub(super) channel: Channel,
+    /// An open channel keeps its connection.
+    connection: Arc<Connection>,
+}
+
+impl Open {
+    /// Whether it works, as far as is known here.
+    pub(super) fn works(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+}
+
+impl Link {
+    /// A link to the server at `uri`, not connected yet; `name` is what the server's operator sees.
+    pub(super) fn new(uri: AMQPUri, name: &'static str) -> Self {
+        Self { uri, name, connection: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    }
+
+    /// Opens a channel; connects first if need be.
+    pub(super) async fn open(&self) -> Result<Open, BrokerError> {
+        let connection = self.connected().await?;
+        let channel = connection.create_channel().await?;
+        Ok(Open { channel, connection })
+    }
+
+    /// Drops the connection; the next [`Link::open`] makes another. What is still open on this one
+    /// goes on for as long as it can.
+    pub(super) fn hang_up(&self) {
+        self.current().take();
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn working(&self) -> Option<Arc<Connection>> {
+        self.current().clone().filter(|connection| connection.status().connected())
+    }
+
+    async fn connected(&self) -> Result<Arc<Connection>, BrokerError> {
+        if let Some(connection) = self.working() {
+            return Ok(connection);
+        }
+        let _alone = self.connecting.lock().await;
+        if let Some(connection) = self.working() {
+            return Ok(connection);
+        }
+        let connection = Arc::new(self.connect().await?);
+        *self.current() = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<Connection, BrokerError> {
+        let authority = &self.uri.authority;
+        let away = |error: lapin::Error| {
+            BrokerError::Away(format!("{}:{}: {error}", authority.host, authority.port))
+        };
+        let properties = ConnectionProperties::default().with_connection_name(self.name.into());
+        // The limit is in here, because the connection's own thread would go on trying.
+        let reach = async |uri: AMQPUri, runtime| {
+            let tls = OwnedTLSConfig::default();
+            timeout(CONNECT, uri.connect_with_config_async(tls.as_ref(), &runtime))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+                .map_err(lapin::Error::from)
+        };
+        let runtime = runtime::default_runtime().map_err(away)?;
+        Connection::connector(self.uri.clone(), runtime, reach, properties).await.map_err(away)
+    }
+}
+
+/// Reads an AMQP URL. The error does not repeat it: it may hold a password.
+pub(super) fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
+    let invalid = |what: &str| BrokerError::InvalidUrl(what.to_owned());
+    let mut uri: AMQPUri =
+        url.parse().map_err(|_| invalid("the broker's amqp URL can't be read"))?;
+    // Without TLS built in, lapin would quietly speak plain text.
+    if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "amqps") {
+        return Err(invalid("amqps:// needs a build with the feature amqps"));
+    }
+    // lapin takes an IPv6 address for localhost.
+    let host = url.split('/').nth(2).and_then(|authority| authority.rsplit('@').next());
+    if let Some((address, _)) = host.and_then(|host| host.strip_prefix('[')?.split_once(']')) {
+        address.clone_into(&mut uri.authority.host);
+    }
+    // A slash at the end is hardly meant as the virtual host without a name.
+    if uri.vhost.is_empty() {
+        "/".clone_into(&mut uri.vhost);
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_as_it_is_meant() {
+        let uri = parse("amqp://me:p%40ss@rabbit:5673/%2f").unwrap();
+        assert_eq!((uri.authority.host.as_str(), uri.authority.port), ("rabbit", 5673));
+        assert_eq!(uri.authority.userinfo.password, "p@ss");
+        assert_eq!((uri.vhost.as_str(), uri.query.heartbeat), ("/", Some(HEARTBEAT)));
+        assert_eq!(parse("amqp://rabbit").unwrap().vhost, "/");
+        assert_eq!(parse("amqp://rabbit/").unwrap().vhost, "/");
+        assert_eq!(parse("amqp://rabbit/shop").unwrap().vhost, "shop");
+        assert_eq!(parse("amqp://me:you@[::1]:5673/shop").unwrap().authority.host, "::1");
+        assert_eq!(parse("amqp://rabbit?heartbeat=5").unwrap().query.heartbeat, Some(5));
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_password() {
+        for url in ["amqp:me:secret@rabbit", "amqp://me:secret@rabbit:port", "amqp://me:secret@"] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "amqps"))]
+    #[test]
+    fn no_plain_text_where_tls_is_asked_for() {
+        assert!(matches!(parse("amqps://rabbit"), Err(BrokerError::InvalidUrl(_))));
+    }
+}

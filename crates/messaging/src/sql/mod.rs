@@ -1,0 +1,15 @@
+//! All SQL of the outbox, the inbox and the dead letters.
+
+use gozon_store::Migration;
+
+pub(crate) mod dead_letters;
+pub(crate) mod inbox;
+pub(crate) mod outbox;
+
+/// The tables that every service with an outbox and an inbox needs.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    component: "messaging",
+    version: 1,
+    postgres: include_str!("../../migrations/postgres/1_messaging.sql"),
+    sqlite: include_str!("../../migrations/sqlite/1_messaging.sql"),
+}];

@@ -1,0 +1,59 @@
+//! Forgetting in bounded batches.
+
+use std::time::Duration;
+
+use gozon_messaging::{Expiring, Retention};
+use gozon_testkit::{TestDb, on_both_databases};
+
+use crate::service::{Service, deliver, id, ids};
+
+on_both_databases!(old_marks_are_forgotten_in_batches, any_table_can_expire);
+
+async fn old_marks_are_forgotten_in_batches(test: TestDb) {
+    let service = Service::new(test).await;
+    let inbox = service.inbox();
+    let keep = Duration::from_secs(3600);
+    let (db, clock, dice) = (service.test.another(), service.clock.clone(), service.dice.clone());
+    let retention = Retention::new("test", db, vec![Expiring::inbox(keep)], clock, dice);
+    let old: Vec<_> = (0..2500).map(|n| service.message(&format!("old{n}"))).collect();
+    for chunk in old.chunks(500) {
+        assert!(deliver(&inbox, chunk).await);
+    }
+    service.clock.advance(keep);
+    assert!(deliver(&inbox, &[service.message("new")]).await);
+    assert!(!retention.step().await.unwrap(), "nothing is old enough yet");
+    service.clock.advance(Duration::from_secs(1));
+    assert!(retention.step().await.unwrap());
+    assert_eq!(marks(&service).await.len(), 1501);
+    assert!(retention.step().await.unwrap());
+    assert!(!retention.step().await.unwrap());
+    assert_eq!(marks(&service).await, [id("new")]);
+    assert!(!retention.step().await.unwrap());
+}
+
+async fn marks(service: &Service) -> Vec<String> {
+    ids(&service.db, "select id from inbox").await
+}
+
+async fn any_table_can_expire(test: TestDb) {
+    let service = Service::new(test).await;
+    let mut tx = service.db.begin().await.unwrap();
+    for n in 0..3 {
+        tx.query("insert into parent (n) values ($1)").bind(100 + n).execute().await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let parents = Expiring {
+        table: "parent",
+        keep: Duration::ZERO,
+        delete: "with old as materialized (
+                select n from parent where n >= 100 and $1 > 0 order by n limit $2 {skip_locked}
+             )
+             delete from parent where n in (select n from old)",
+    };
+    let (db, clock, dice) = (service.db.clone(), service.clock.clone(), service.dice.clone());
+    let retention = Retention::new("test", db, vec![parents], clock, dice);
+    assert!(!retention.step().await.unwrap());
+    let mut tx = service.db.read().await.unwrap();
+    let (left,): (i64,) = tx.query("select count(*) from parent").fetch_one().await.unwrap();
+    assert_eq!(left, 1);
+}

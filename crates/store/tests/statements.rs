@@ -1,0 +1,242 @@
+//! What one SQL text does on both databases.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use gozon_store::{Migration, Rows, Tx, migrate};
+use gozon_testkit::{TestDb, on_both_databases};
+use uuid::Uuid;
+
+on_both_databases!(
+    every_type_reads_back,
+    a_batch_has_any_size,
+    single_parameters_read_back,
+    a_conflict_is_passed_over_or_merged,
+    returning_tells_what_changed,
+    a_dropped_transaction_leaves_nothing,
+    a_failed_statement_forbids_the_commit,
+    a_snapshot_stands_still,
+);
+
+const TABLE: Migration = Migration {
+    component: "test",
+    version: 1,
+    postgres: "create table thing (
+        n bigint primary key, id uuid not null, maybe_id uuid, text text not null, maybe_text text,
+        bytes bytea)",
+    sqlite: "create table thing (
+        n integer primary key, id blob not null, maybe_id blob, text text not null,
+        maybe_text text, bytes blob) strict",
+};
+
+type Thing = (i64, Uuid, Option<Uuid>, String, Option<String>);
+
+async fn with_table(test: &TestDb) -> gozon_store::Db {
+    migrate(&test.db(), &[TABLE]).await.unwrap();
+    test.db()
+}
+
+fn rows(things: &[Thing]) -> Rows {
+    Rows::of(things)
+        .int("n", |thing| thing.0)
+        .uuid("id", |thing| thing.1)
+        .maybe_uuid("maybe_id", |thing| thing.2)
+        .text("text", |thing| thing.3.clone())
+        .maybe_text("maybe_text", |thing| thing.4.clone())
+        .done()
+}
+
+async fn insert(tx: &mut Tx, things: &[Thing]) -> gozon_store::Result<u64> {
+    tx.query(
+        "insert into thing (n, id, maybe_id, text, maybe_text)
+         select n, id, maybe_id, text, maybe_text from {rows}",
+    )
+    .rows(rows(things))
+    .execute()
+    .await
+}
+
+async fn all(tx: &mut Tx) -> Vec<Thing> {
+    tx.query("select n, id, maybe_id, text, maybe_text from thing order by n")
+        .fetch_all()
+        .await
+        .unwrap()
+}
+
+fn plain(n: i64) -> Thing {
+    (n, Uuid::from_u128(u128::try_from(n).unwrap_or(0)), None, format!("text {n}"), None)
+}
+
+async fn every_type_reads_back(test: TestDb) {
+    let db = with_table(&test).await;
+    let texts = [
+        "",
+        "plain",
+        "it's \"quoted\" \\ and \\u0041 {rows} $1",
+        "line\nbreak\ttab \u{1} \u{7f} \u{2028}",
+        "Привет, 你好, 🛒, e\u{301}",
+        "[\"json\", {\"a\": null}]",
+        "NULL",
+        "{}",
+    ];
+    let things: Vec<Thing> = texts
+        .iter()
+        .zip([i64::MIN, -1, 0, 1, (1 << 53) + 1, i64::MAX - 1, i64::MAX, 7])
+        .map(|(text, n)| {
+            let null = n % 2 == 0;
+            let id = Uuid::from_u128(u128::MAX - u128::from(n.unsigned_abs()));
+            (n, id, (!null).then_some(id), (*text).to_owned(), null.then(|| (*text).to_owned()))
+        })
+        .collect();
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(insert(&mut tx, &things).await.unwrap(), things.len() as u64);
+    tx.commit().await.unwrap();
+
+    let mut expected = things;
+    expected.sort();
+    assert_eq!(all(&mut db.read().await.unwrap()).await, expected);
+}
+
+async fn a_batch_has_any_size(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(insert(&mut tx, &[]).await.unwrap(), 0);
+    assert_eq!(insert(&mut tx, &[plain(0)]).await.unwrap(), 1);
+    let thousand: Vec<_> = (1..=1000).map(plain).collect();
+    assert_eq!(insert(&mut tx, &thousand).await.unwrap(), 1000);
+    // A batch and parameters beside it, to pick rows by a key of two columns.
+    let changed = tx
+        .query(
+            "update thing set text = $1
+             where (n, id) in (select n, id from {rows}) and n > $2",
+        )
+        .bind("changed")
+        .bind(500)
+        .rows(rows(&thousand))
+        .execute()
+        .await
+        .unwrap();
+    assert_eq!(changed, 500);
+    tx.commit().await.unwrap();
+    let things = all(&mut db.read().await.unwrap()).await;
+    assert_eq!(things.iter().filter(|thing| thing.3 == "changed").count(), 500);
+}
+
+async fn single_parameters_read_back(test: TestDb) {
+    let db = with_table(&test).await;
+    let id = Uuid::from_u128(7);
+    let mut tx = db.begin().await.unwrap();
+    tx.query("insert into thing (n, id, text, maybe_text, bytes) values ($1, $2, $3, $4, $5)")
+        .bind(i64::MIN)
+        .bind(id)
+        .bind("it's")
+        .bind(None)
+        .bind([0, 255, 10].as_slice())
+        .execute()
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = db.read().await.unwrap();
+    let read: (i64, Uuid, String, Option<String>, Vec<u8>) = tx
+        .query("select n, id, text, maybe_text, bytes from thing where id = $1")
+        .bind(id)
+        .fetch_one()
+        .await
+        .unwrap();
+    assert_eq!(read, (i64::MIN, id, "it's".to_owned(), None, vec![0, 255, 10]));
+    let none: Option<(i64,)> =
+        tx.query("select n from thing where n = $1").bind(1).fetch_optional().await.unwrap();
+    assert_eq!(none, None);
+}
+
+async fn a_conflict_is_passed_over_or_merged(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1), plain(3)]).await.unwrap();
+    let three = [plain(1), plain(2), plain(3)];
+    let new: Vec<(i64,)> = tx
+        .query(
+            "insert into thing (n, id, text) select n, id, 'passed over' from {rows} where true
+             on conflict (n) do nothing returning n",
+        )
+        .rows(rows(&three))
+        .fetch_all()
+        .await
+        .unwrap();
+    assert_eq!(new, [(2,)]);
+    let merged = tx
+        .query(
+            "insert into thing (n, id, text) select n, id, 'merged' from {rows} where true
+             on conflict (n) do update set text = excluded.text",
+        )
+        .rows(rows(&three))
+        .execute()
+        .await
+        .unwrap();
+    assert_eq!(merged, 3);
+    tx.commit().await.unwrap();
+    let things = all(&mut db.read().await.unwrap()).await;
+    assert!(things.iter().all(|thing| thing.3 == "merged"), "{things:?}");
+}
+
+async fn returning_tells_what_changed(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1), plain(2)]).await.unwrap();
+    let mut updated: Vec<(i64, String)> = tx
+        .query("update thing set text = text || '!' returning n, text")
+        .fetch_all()
+        .await
+        .unwrap();
+    updated.sort();
+    assert_eq!(updated, [(1, "text 1!".to_owned()), (2, "text 2!".to_owned())]);
+    let deleted: Vec<(i64,)> =
+        tx.query("delete from thing where n = $1 returning n").bind(2).fetch_all().await.unwrap();
+    assert_eq!(deleted, [(2,)]);
+}
+
+async fn a_dropped_transaction_leaves_nothing(test: TestDb) {
+    let db = with_table(&test).await;
+    for _ in 0..20 {
+        let mut tx = db.begin().await.unwrap();
+        insert(&mut tx, &[plain(1)]).await.unwrap();
+        drop(tx);
+    }
+    // Dropped in the middle of a statement, too.
+    for n in 0..20 {
+        let mut tx = db.begin().await.unwrap();
+        let things: Vec<_> = (0..n * 10).map(plain).collect();
+        tokio::select! {
+            biased;
+            result = insert(&mut tx, &things) => drop(result),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert_eq!(all(&mut db.read().await.unwrap()).await, []);
+}
+
+/// A statement that fails ends the whole transaction on PostgreSQL, which then answers `commit`
+/// with a rollback and no error.
+async fn a_failed_statement_forbids_the_commit(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1)]).await.unwrap();
+    insert(&mut tx, &[plain(1)]).await.unwrap_err();
+    tx.commit().await.unwrap_err();
+    assert_eq!(all(&mut db.read().await.unwrap()).await, []);
+}
+
+async fn a_snapshot_stands_still(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1)]).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let mut snapshot = db.snapshot().await.unwrap();
+    assert_eq!(all(&mut snapshot).await.len(), 1);
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(2)]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(all(&mut snapshot).await.len(), 1);
+    assert_eq!(all(&mut db.snapshot().await.unwrap()).await.len(), 2);
+    insert(&mut snapshot, &[plain(3)]).await.unwrap_err();
+}
