@@ -11,8 +11,9 @@ async fn another_users_order_is_not_found(combo: Combo) {
     let owner = shop.new_user().with_balance(100).await;
     let stranger = shop.new_user().with_balance(100).await;
     let id = owner.place(10).await["id"].as_str().expect("an id").to_owned();
-    owner.place(10).await;
+    let other = owner.place(10).await["id"].as_str().expect("an id").to_owned();
     owner.settled(&id).await;
+    owner.settled(&other).await;
 
     // Not even whether it exists can be told.
     let unknown = "0198f4e9-3c1b-7c2d-9e4f-5a6b7c8d9e0f";
