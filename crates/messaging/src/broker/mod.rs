@@ -10,10 +10,13 @@ use crate::Message;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod memory;
+mod prefix;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 
 pub use memory::Memory;
+
+use prefix::Prefixed;
 
 /// Carries messages between processes, at least once.
 #[async_trait]
@@ -85,7 +88,8 @@ pub enum BrokerError {
 }
 
 /// The broker at `url`, with `topics` declared on it as soon as it is there. It need not be there
-/// yet: nothing is contacted before it is used.
+/// yet: nothing is contacted before it is used. With `?prefix=north.` at its end, the topics are
+/// `north.…` on the broker, so that several shops can share it.
 ///
 /// # Errors
 /// [`BrokerError::InvalidUrl`].
@@ -94,6 +98,16 @@ pub fn connect(
     topics: &'static [Topic],
     dice: &Dice,
 ) -> Result<Arc<dyn Broker>, BrokerError> {
+    let (url, prefix) = prefix::split(url)?;
+    let Some(prefix) = prefix else {
+        return open(&url, topics, dice);
+    };
+    let names = prefix::topics(&prefix, topics);
+    let broker = open(&url, names, dice)?;
+    Ok(Arc::new(Prefixed { broker, prefix, topics, names }))
+}
+
+fn open(url: &str, topics: &'static [Topic], dice: &Dice) -> Result<Arc<dyn Broker>, BrokerError> {
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),

@@ -1,0 +1,13 @@
+//! A real shop to test: the binary's processes on free ports, databases of its own, and clients.
+
+mod client;
+mod load;
+mod process;
+mod shop;
+pub mod truth;
+
+pub use client::{Door, Reply, User, send};
+pub use load::{at_once, eventually, soaking};
+pub use process::Process;
+pub use shop::{Combo, Plan, Shop};
+pub use truth::Truth;

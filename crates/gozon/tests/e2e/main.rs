@@ -1,0 +1,34 @@
+//! The shop through its real door: the binary's processes, real databases, real brokers.
+//!
+//! Each story is told on SQLite with the broker inside the process, on PostgreSQL with RabbitMQ,
+//! and on PostgreSQL with Kafka, unless it makes no sense there. `scripts/services run -- cargo
+//! test -p gozon` brings the servers.
+
+/// Makes a test for each combination of database and broker out of each `async fn(Combo)` named.
+macro_rules! on_every_combo {
+    ($($story:ident),+ $(,)?) => {
+        on_every_combo!(@ sqlite_memory, SqliteMemory, $($story),+);
+        on_every_combo!(@ postgres_rabbit, PostgresRabbit, $($story),+);
+        on_every_combo!(@ postgres_kafka, PostgresKafka, $($story),+);
+    };
+    (@ $module:ident, $combo:ident, $($story:ident),+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $story() {
+                    super::$story($crate::harness::Combo::$combo).await;
+                }
+            )+
+        }
+    };
+}
+
+mod harness;
+
+mod bad_input;
+mod crash;
+mod duplicates;
+mod idempotency;
+mod isolation;
+mod race;
+mod scenario;
