@@ -57,7 +57,7 @@ services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
 .PHONY: soak
 soak: setup ## The long crash and fleet tests
 	cargo build --package gozon
-	GOZON_SOAK=1 $(SERVICES) cargo test --package gozon --test crash --test fleet -- --nocapture
+	GOZON_SOAK=1 $(SERVICES) cargo test --package gozon --test e2e -- --nocapture --test-threads 1 crash fleet
 
 .PHONY: web
 web: web/dist/index.html ## Build the web front end
@@ -78,6 +78,7 @@ coverage: setup ## Line coverage; fails below 85 %
 .PHONY: bless
 bless: ## Rewrite the snapshots in api/ from the code
 	GOZON_BLESS=1 cargo test --package gozon --test openapi
+	GOZON_BLESS=1 cargo test --package gozon-orders --package gozon-payments as_published
 
 .PHONY: clean
 clean: ## Remove everything built

@@ -66,3 +66,33 @@ fn order_changed(order: &Order, trace: Option<TraceParent>) -> Message {
     let (id, user, time) = (order.id, order.user_id, order.updated_at);
     Event::about(id, ORDER_CHANGED.name, ORDERS_SOURCE, user, time, trace, order).into_message()
 }
+
+#[cfg(test)]
+mod tests {
+    use gozon_contract::{CancelReason, Description, Money, OrderStatus, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn the_changed_order_is_as_published() {
+        let order = Order {
+            id: "019aa3d9-a47b-774c-8000-0123456789ab".parse().unwrap(),
+            user_id: "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e".parse().unwrap(),
+            amount: Money::try_from(9_900).unwrap(),
+            description: Description::try_from("A red kettle".to_owned()).unwrap(),
+            status: OrderStatus::Cancelled,
+            cancel_reason: Some(CancelReason::InsufficientFunds),
+            version: 2,
+            created_at: Timestamp::from_micros(1_763_683_200_123_456),
+            updated_at: Timestamp::from_micros(1_763_683_200_130_000),
+        };
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
+        let message = order_changed(&order, trace);
+        assert_eq!(message.topic, "order.changed");
+        assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
+        gozon_testkit::frozen(
+            "api/events/order.changed.json",
+            &gozon_testkit::pretty(&message.body),
+        );
+    }
+}

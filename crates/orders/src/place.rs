@@ -115,3 +115,34 @@ pub(crate) async fn place(
     }
     Ok(answered)
 }
+
+#[cfg(test)]
+mod tests {
+    use gozon_contract::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn the_request_for_payment_is_as_published() {
+        let now = Timestamp::from_micros(1_763_683_200_123_456);
+        let order = Order {
+            id: "019aa3d9-a47b-774c-8000-0123456789ab".parse().unwrap(),
+            user_id: "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e".parse().unwrap(),
+            amount: Money::try_from(9_900).unwrap(),
+            description: Description::try_from("A red kettle".to_owned()).unwrap(),
+            status: OrderStatus::New,
+            cancel_reason: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+        let message = payment_requested(&Placement { order, trace });
+        assert_eq!(message.topic, "payment.requested");
+        assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
+        gozon_testkit::frozen(
+            "api/events/payment.requested.json",
+            &gozon_testkit::pretty(&message.body),
+        );
+    }
+}

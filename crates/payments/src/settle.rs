@@ -51,3 +51,34 @@ fn settled(payment: &Payment, now: Timestamp, trace: Option<TraceParent>) -> Mes
     let topic = PAYMENT_SETTLED.name;
     Event::about(order_id, topic, PAYMENTS_SOURCE, user_id, now, trace, data).into_message()
 }
+
+#[cfg(test)]
+mod tests {
+    use gozon_contract::{CancelReason, Money, Outcome};
+
+    use super::*;
+
+    #[test]
+    fn the_results_are_as_published() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
+        for (outcome, file) in [
+            (Outcome::Paid, "api/events/payment.settled.paid.json"),
+            (
+                Outcome::Declined { reason: CancelReason::NoAccount },
+                "api/events/payment.settled.declined.json",
+            ),
+        ] {
+            let payment = Payment {
+                order_id: "019aa3d9-a47b-774c-8000-0123456789ab".parse().unwrap(),
+                user_id: "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e".parse().unwrap(),
+                amount: Money::try_from(9_900).unwrap(),
+                outcome,
+            };
+            let now = Timestamp::from_micros(1_763_683_200_127_000);
+            let message = settled(&payment, now, trace);
+            assert_eq!(message.topic, "payment.settled");
+            assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
+            gozon_testkit::frozen(file, &gozon_testkit::pretty(&message.body));
+        }
+    }
+}

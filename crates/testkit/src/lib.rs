@@ -5,9 +5,11 @@
 //! fails the test and says how to get it; nothing is ever skipped.
 
 mod database;
+mod frozen;
 mod wire;
 
 pub use database::TestDb;
+pub use frozen::{frozen, pretty};
 pub use wire::Wire;
 
 /// The URL of a PostgreSQL server on which databases may be made and dropped.
