@@ -7,7 +7,8 @@ let shop: Shop;
 let browser: Browser;
 
 beforeAll(async () => {
-  [browser, shop] = await Promise.all([launch(), Shop.start()]);
+  browser = await launch();
+  shop = await Shop.start();
 });
 
 beforeEach(async () => {
