@@ -26,7 +26,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[allow(clippy::print_stderr, reason = "this is where a command says why it failed")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = Logs::start(&cli.log) {
+    let log = match cli.command {
+        // That it reads for long is no news.
+        Some(Command::Audit(_)) => format!("sqlx::query=error,{}", cli.log),
+        _ => cli.log.clone(),
+    };
+    if let Err(error) = Logs::start(&log) {
         eprintln!("error: --log {:?} can't be read: {error}", cli.log);
         return ExitCode::from(2);
     }

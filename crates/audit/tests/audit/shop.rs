@@ -262,9 +262,9 @@ pub async fn receive(db: &Db, number: u128, topic: &str) {
 
 /// Gives up on a message.
 pub async fn bury(db: &Db, number: u128, topic: &str) {
-    let sql = "insert into dead_letters (id, topic, partition_key, body, received_at, attempts,
-                                         died_at, error)
-               values ($1, $2, '', $3, 1, 1, 1, 'the dog ate it')";
+    let sql = "insert into dead_letters (id, origin, topic, partition_key, body, received_at,
+                                         attempts, died_at, error)
+               values ($1, 'inbox', $2, '', $3, 1, 1, 1, 'the dog ate it')";
     let id = format!("{}:{topic}", order(number));
     run(db, sql, vec![id.as_str().into(), topic.into(), [].as_slice().into()]).await;
 }

@@ -25,6 +25,7 @@ macro_rules! on_every_combo {
 
 mod harness;
 
+mod audit;
 mod bad_input;
 mod crash;
 mod duplicates;

@@ -1,6 +1,7 @@
 //! A whole shop on databases of its own.
 
 use std::{
+    process::Output,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -8,7 +9,10 @@ use std::{
 use futures_util::future::join_all;
 use gozon_testkit::TestDb;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
 
 use super::{Door, Process, Truth, User};
 
@@ -229,12 +233,27 @@ impl Shop {
     pub async fn close(mut self) -> Truth {
         let truth = self.quiet().await;
         truth.check();
+        self.audit().await;
         self.stop().await;
         for process in &self.processes {
             let log = process.log();
             assert!(!log.contains("panicked at"), "{} panicked:\n{log}", process.name);
         }
         truth
+    }
+
+    /// What `gozon audit` says, which must be that everything holds.
+    pub async fn audit(&self) -> String {
+        let audit = Command::new(env!("CARGO_BIN_EXE_gozon"))
+            .arg("audit")
+            .env("GOZON_ORDERS_DATABASE_URL", &self.orders_url)
+            .env("GOZON_PAYMENTS_DATABASE_URL", &self.payments_url)
+            .env("GOZON_LOG", "error")
+            .output();
+        let Output { status, stdout, stderr } = audit.await.expect("an audit");
+        let report = String::from_utf8_lossy(&stdout).into_owned();
+        assert!(status.success(), "{report}{}", String::from_utf8_lossy(&stderr));
+        report
     }
 
     /// The end of every process's log.
