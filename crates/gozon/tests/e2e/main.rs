@@ -32,3 +32,5 @@ mod idempotency;
 mod isolation;
 mod race;
 mod scenario;
+mod sockets;
+mod streams;
