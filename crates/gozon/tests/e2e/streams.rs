@@ -89,6 +89,8 @@ async fn clients_that_reconnect_miss_nothing(combo: Combo) {
                 () = placed.cancelled() => return,
                 () = sleep(Duration::from_secs(1)) => {}
             }
+            // One that was killed before is back by now; else there could be nobody left.
+            instances[round % count].ready().await;
             instances[round % count].kill().await;
             instances[round % count].start();
         }
