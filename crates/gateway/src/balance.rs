@@ -1,6 +1,6 @@
 //! Several instances of one service: which one gets a request, and who gets it next if that fails.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed};
 
 use axum::{
     body::Body,
@@ -16,7 +16,7 @@ use crate::{
     ejection::{Backoff, Strike},
     failure::Failure,
     instance::{Connection, Instance, Lease, Lost},
-    meters,
+    meters, names,
 };
 
 /// What is counted per instance, each kind on its own: many idle sockets on one instance must not
@@ -34,10 +34,13 @@ pub(crate) struct Answer {
     pub(crate) lease: Lease,
 }
 
+/// The instances at one moment. They change when a name gets other addresses.
+pub(crate) type Instances = Arc<[Arc<Instance>]>;
+
 /// The instances of one service.
 pub(crate) struct Balance {
     name: &'static str,
-    instances: Vec<Arc<Instance>>,
+    instances: RwLock<Instances>,
     backoff: Backoff,
     dice: Dice,
     /// When the gateway started; the clock of ejections counts from here.
@@ -54,10 +57,29 @@ impl Balance {
         let instance = |origin| Arc::new(Instance::new(origin, limits.connect));
         Self {
             name,
-            instances: origins.into_iter().map(instance).collect(),
+            instances: RwLock::new(origins.into_iter().map(instance).collect()),
             backoff: Backoff { first: limits.eject, longest: limits.eject_longest },
             dice,
             born: Instant::now(),
+        }
+    }
+
+    fn instances(&self) -> Instances {
+        self.instances.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether any instance is given by a name, which may come to stand for others.
+    pub(crate) fn has_names(&self) -> bool {
+        self.instances().iter().any(|instance| instance.origin.is_name())
+    }
+
+    /// Looks the names up again. What is under way at an instance that is gone ends there.
+    pub(crate) async fn look_up(&self) {
+        let old = self.instances();
+        let new = names::look_up(&old).await;
+        if !old.iter().map(Arc::as_ptr).eq(new.iter().map(Arc::as_ptr)) {
+            tracing::info!(upstream = self.name, instances = new.len(), "the instances changed");
+            *self.instances.write().unwrap_or_else(PoisonError::into_inner) = new;
         }
     }
 
@@ -74,7 +96,8 @@ impl Balance {
         let mut fresh = false;
         let mut tried = Vec::new();
         let mut failure = Failure::Unreachable;
-        while let Some((at, lease)) = self.pick(load, &tried) {
+        let instances = self.instances();
+        while let Some((at, lease)) = self.pick(&instances, load, &tried) {
             let lost = match lease.instance.exchange(request, fresh, deadline).await {
                 Ok((response, connection)) => {
                     lease.instance.ejection.answered();
@@ -118,12 +141,13 @@ impl Balance {
 
     /// Whether any instance can be reached.
     pub(crate) async fn reachable(&self) -> Result<(), String> {
-        for instance in &self.instances {
+        let instances = self.instances();
+        for instance in instances.iter() {
             if !instance.ejection.is_ejected() && instance.is_connected() {
                 return Ok(());
             }
         }
-        for instance in &self.instances {
+        for instance in instances.iter() {
             if let Ok(connection) = instance.connect().await {
                 instance.ejection.answered();
                 instance.keep(connection);
@@ -135,40 +159,44 @@ impl Balance {
 
     /// Chooses among the instances not tried yet: an ejected one whose time for a trial has come,
     /// else the less loaded of two random ones in use, else the one that failed longest ago.
-    fn pick(&self, load: Load, tried: &[usize]) -> Option<(usize, Lease)> {
-        let lease = |at: usize| (at, Lease::take(&self.instances[at], load));
-        if let [only] = self.instances.as_slice() {
+    fn pick(
+        &self,
+        instances: &[Arc<Instance>],
+        load: Load,
+        tried: &[usize],
+    ) -> Option<(usize, Lease)> {
+        let lease = |at: usize| (at, Lease::take(&instances[at], load));
+        if let [only] = instances {
             // Nobody else could answer, so it is tried however it did lately.
             return tried.is_empty().then(|| (0, Lease::take(only, load)));
         }
-        let open = || (0..self.instances.len()).filter(|at| !tried.contains(at));
+        let open = || (0..instances.len()).filter(|at| !tried.contains(at));
         let mut used = 0;
         for at in open() {
-            let ejection = &self.instances[at].ejection;
+            let ejection = &instances[at].ejection;
             if !ejection.is_ejected() {
                 used += 1;
             } else if ejection.claim_trial(self.now(), self.backoff) {
                 return Some(lease(at));
             }
         }
-        let in_use =
-            |n: usize| open().filter(|&at| !self.instances[at].ejection.is_ejected()).nth(n);
+        let in_use = |n: usize| open().filter(|&at| !instances[at].ejection.is_ejected()).nth(n);
         let chosen = match used {
             0 => None,
             1 => in_use(0),
             _ => {
                 let (first, second) = two_of(used, self.dice.roll());
-                let loaded = |at: &usize| self.instances[*at].load(load).load(Relaxed);
+                let loaded = |at: &usize| instances[*at].load(load).load(Relaxed);
                 in_use(first).into_iter().chain(in_use(second)).min_by_key(loaded)
             }
         };
-        let longest_ago = || open().min_by_key(|&at| self.instances[at].ejection.failed_at());
+        let longest_ago = || open().min_by_key(|&at| instances[at].ejection.failed_at());
         chosen.or_else(longest_ago).map(lease)
     }
 
     fn strike(&self, instance: &Instance, strike: Strike) {
         if instance.ejection.failed(strike, self.now(), self.backoff, &self.dice) {
-            tracing::warn!(origin = %instance.origin, ?strike, "an instance is left alone");
+            tracing::warn!(%instance, ?strike, "an instance is left alone");
             meters::ejected(self.name);
         }
     }
@@ -223,9 +251,10 @@ mod tests {
     #[test]
     fn load_is_spread_and_kinds_are_counted_apart() {
         let balance = balance(3);
+        let instances = balance.instances();
         let _requests: Vec<_> =
-            (0..300).map(|_| balance.pick(Load::Requests, &[]).unwrap()).collect();
-        for instance in &balance.instances {
+            (0..300).map(|_| balance.pick(&instances, Load::Requests, &[]).unwrap()).collect();
+        for instance in instances.iter() {
             assert!((98..=102).contains(&instance.load(Load::Requests).load(Relaxed)));
             assert_eq!(instance.load(Load::Sockets).load(Relaxed), 0);
         }
@@ -234,18 +263,19 @@ mod tests {
     #[test]
     fn an_ejected_instance_is_chosen_only_if_all_are() {
         let balance = balance(2);
-        balance.strike(&balance.instances[0], Strike::Unreachable);
+        let instances = balance.instances();
+        balance.strike(&instances[0], Strike::Unreachable);
         for _ in 0..50 {
-            assert_eq!(balance.pick(Load::Requests, &[]).map(|(at, _)| at), Some(1));
+            assert_eq!(balance.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(1));
         }
-        assert_eq!(balance.pick(Load::Requests, &[1]).map(|(at, _)| at), Some(0));
-        balance.instances[1].ejection.failed(
+        assert_eq!(balance.pick(&instances, Load::Requests, &[1]).map(|(at, _)| at), Some(0));
+        instances[1].ejection.failed(
             Strike::Unreachable,
             balance.now() + 10,
             balance.backoff,
             &balance.dice,
         );
-        assert_eq!(balance.pick(Load::Requests, &[]).map(|(at, _)| at), Some(0));
-        assert!(balance.pick(Load::Requests, &[0, 1]).is_none());
+        assert_eq!(balance.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(0));
+        assert!(balance.pick(&instances, Load::Requests, &[0, 1]).is_none());
     }
 }

@@ -6,7 +6,8 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -53,6 +54,8 @@ pub(crate) enum Lost {
 /// One instance of a remote service.
 pub(crate) struct Instance {
     pub(crate) origin: Origin,
+    /// Which of the addresses of the origin's name, if that stands for several instances.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) ejection: Ejection,
     requests: AtomicUsize,
     sockets: AtomicUsize,
@@ -65,12 +68,18 @@ impl Instance {
     pub(crate) fn new(origin: Origin, connect: Duration) -> Self {
         Self {
             origin,
+            address: None,
             ejection: Ejection::default(),
             requests: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             idle: Mutex::default(),
             connect,
         }
+    }
+
+    /// Another instance of the same name, at this address, or at whichever address answers.
+    pub(crate) fn sibling(&self, address: Option<IpAddr>) -> Self {
+        Self { address, ..Self::new(self.origin.clone(), self.connect) }
     }
 
     /// How many of the kind are under way here.
@@ -97,7 +106,7 @@ impl Instance {
                 None => match self.connect().await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(origin = %self.origin, %error, "can't connect");
+                        tracing::debug!(instance = %self, %error, "can't connect");
                         return Err(Lost::Unsent(Box::new(request)));
                     }
                 },
@@ -108,7 +117,7 @@ impl Instance {
                     Some(unsent) if reused => request = unsent,
                     Some(unsent) => return Err(Lost::Unsent(Box::new(unsent))),
                     None => {
-                        tracing::debug!(origin = %self.origin, error = %error.error(), "broken");
+                        tracing::debug!(instance = %self, error = %error.error(), "broken");
                         return Err(Lost::Broken { reused });
                     }
                 },
@@ -119,8 +128,14 @@ impl Instance {
 
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> io::Result<Connection> {
-        let address = (self.origin.host.as_str(), self.origin.port);
-        let stream = timeout(self.connect, TcpStream::connect(address))
+        let Origin { host, port, .. } = &self.origin;
+        let open = async {
+            match self.address {
+                Some(address) => TcpStream::connect((address, *port)).await,
+                None => TcpStream::connect((host.as_str(), *port)).await,
+            }
+        };
+        let stream = timeout(self.connect, open)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
@@ -167,6 +182,13 @@ impl Instance {
             }
         }
         None
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.origin)?;
+        self.address.map_or(Ok(()), |address| write!(f, " at {address}"))
     }
 }
 

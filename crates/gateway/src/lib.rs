@@ -13,6 +13,7 @@ mod failure;
 mod headers;
 mod instance;
 mod meters;
+mod names;
 mod origin;
 mod rate;
 mod route;

@@ -1,10 +1,11 @@
 //! Where an instance listens.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use axum::http::{HeaderValue, Uri, uri::Scheme};
 
-/// Where an instance listens: `http://host:port`. A name is looked up at every connect.
+/// Where an instance listens: `http://host:port`. A name with several addresses stands for as many
+/// instances, and is looked up again every few seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub(crate) host: String,
@@ -17,6 +18,13 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a URL such as http://orders:8081")]
 pub struct InvalidOrigin(String);
+
+impl Origin {
+    /// Whether the host is a name, not an address.
+    pub(crate) fn is_name(&self) -> bool {
+        self.host.parse::<IpAddr>().is_err()
+    }
+}
 
 impl FromStr for Origin {
     type Err = InvalidOrigin;

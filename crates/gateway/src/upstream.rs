@@ -23,7 +23,7 @@ use crate::{
     headers,
     instance::Lease,
     meters::Meters,
-    tunnel,
+    names, tunnel,
 };
 
 /// A service behind the gateway.
@@ -60,7 +60,11 @@ impl Upstream {
         let place = match upstream {
             config::Upstream::Local(router) => Place::Local(router),
             config::Upstream::Remote(origins) => {
-                Place::Remote(Arc::new(Balance::new(name, origins, limits, dice.clone())))
+                let balance = Arc::new(Balance::new(name, origins, limits, dice.clone()));
+                if balance.has_names() {
+                    tokio::spawn(names::keep_up(balance.clone(), stop.clone()));
+                }
+                Place::Remote(balance)
             }
         };
         Self { name, place, meters: Meters::new(name), response: limits.response, stop }

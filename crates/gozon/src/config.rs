@@ -1,5 +1,7 @@
 //! Every setting: a flag, and an environment variable of the same name.
 
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these comments are the help text")]
+
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
@@ -9,7 +11,7 @@ use crate::dead_letters::DeadLettersArgs;
 /// Orders and payments for an online shop: no order lost, nobody charged twice, no balance wrong.
 ///
 /// Without a command it is `gozon up`: the whole shop in one process. Every flag can be given as
-/// an environment variable too, such as GOZON_LISTEN for --listen.
+/// an environment variable too, such as `GOZON_LISTEN` for `--listen`.
 #[derive(Debug, Parser)]
 #[command(name = "gozon", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -61,10 +63,10 @@ pub struct Databases {
     /// The folder of the SQLite files, for each database whose URL is not given
     #[arg(long, env = "GOZON_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
-    /// The orders database: postgres://… or sqlite:PATH [default: sqlite:DATA_DIR/orders.db]
+    /// The orders database: postgres://… or sqlite:PATH [default: sqlite:<DATA_DIR>/orders.db]
     #[arg(long, env = "GOZON_ORDERS_DATABASE_URL", hide_env_values = true)]
     pub orders_database_url: Option<String>,
-    /// The payments database: postgres://… or sqlite:PATH [default: sqlite:DATA_DIR/payments.db]
+    /// The payments database: postgres://… or sqlite:PATH [default: sqlite:<DATA_DIR>/payments.db]
     #[arg(long, env = "GOZON_PAYMENTS_DATABASE_URL", hide_env_values = true)]
     pub payments_database_url: Option<String>,
 }

@@ -103,6 +103,9 @@ impl Db {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // Every statement with rows is prepared for each power of two.
+            .statement_cache_capacity(500)
+            .row_buffer_size(1024)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = |connections| {
             SqlitePoolOptions::new()

@@ -7,7 +7,7 @@
 //!
 //! | in the text | PostgreSQL | SQLite |
 //! |---|---|---|
-//! | `{rows}` | `unnest($2, $3, …) as rows(…)` | `json_each($2)`, unpacked, `as rows` |
+//! | `{rows}` | `unnest($2, $3, …) as rows(…)` | `(select … from (values (?, …), …)) as rows` |
 //! | `{for_update}` | `for update` | nothing: the one writer holds the file |
 //! | `{skip_locked}` | `for update skip locked` | nothing |
 //!

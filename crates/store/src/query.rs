@@ -1,5 +1,7 @@
 //! One statement, for either database.
 
+use std::fmt::Write as _;
+
 use futures_util::stream::{BoxStream, StreamExt as _};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Postgres, Sqlite,
@@ -206,9 +208,13 @@ fn sqlite(
     args: Vec<Arg>,
     rows: Option<Rows>,
 ) -> sqlx::Result<Prepared<SqliteArguments>> {
-    let source = rows.as_ref().map(|rows| rows.sqlite_source(args.len()));
-    let sql = fill(sql, source.as_deref(), "", "");
+    let first = rows.as_ref().map_or(0, Rows::sqlite_parameters);
+    let source = rows.as_ref().map(Rows::sqlite_source);
+    let sql = fill(&renumber(sql, first), source.as_deref(), "", "");
     let mut bound = SqliteArguments::default();
+    if let Some(rows) = rows {
+        rows.bind_sqlite(&mut bound)?;
+    }
     for arg in args {
         match arg {
             Arg::Uuid(value) => bound.add(value),
@@ -218,9 +224,6 @@ fn sqlite(
         }
         .map_err(sqlx::Error::Encode)?;
     }
-    if let Some(rows) = rows {
-        rows.bind_sqlite(&mut bound)?;
-    }
     Ok((AssertSqlSafe(sql), bound))
 }
 
@@ -229,4 +232,16 @@ fn fill(sql: &str, rows: Option<&str>, for_update: &str, skip_locked: &str) -> S
     sql.replace("{rows}", rows.unwrap_or_default())
         .replace("{for_update}", for_update)
         .replace("{skip_locked}", skip_locked)
+}
+
+/// Moves `$1`, `$2`, … on, since SQLite's unnamed parameters come first.
+fn renumber(sql: &str, by: usize) -> String {
+    let mut parts = sql.split('$');
+    let mut renumbered = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|character: char| character.is_ascii_digit());
+        let number: usize = part[..part.len() - rest.len()].parse().unwrap_or(0);
+        let _ = write!(renumbered, "${}{rest}", number + by);
+    }
+    renumbered
 }

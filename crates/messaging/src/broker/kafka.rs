@@ -46,7 +46,7 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a publish takes at the most, with waiting for room in the producer's buffer.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for what the cluster knows about its topics, or for making one.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long to wait for a sign of life.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
