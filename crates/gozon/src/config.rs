@@ -190,6 +190,10 @@ pub struct Stream {
     /// Origins whose pages may open live sockets, beside the shop's own; * lets every page
     #[arg(long, env = "GOZON_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
+    /// How often a live socket is asked for a sign of life, in seconds; one that misses two in a
+    /// row is cut off
+    #[arg(long, env = "GOZON_HEARTBEAT", default_value = "20", value_name = "SECONDS")]
+    pub heartbeat: NonZeroU32,
 }
 
 /// Limits on requests.

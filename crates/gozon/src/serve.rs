@@ -1,5 +1,7 @@
 //! The services, each as a process of its own.
 
+use std::time::Duration;
+
 use axum::Router;
 use gozon_chassis::{Health, Tasks, health_routes};
 use gozon_contract::{Clock, Dice};
@@ -112,6 +114,7 @@ impl From<config::Stream> for StreamLimits {
             sockets: args.max_sockets,
             sockets_per_user: args.max_sockets_per_user,
             origins: args.allowed_origins,
+            heartbeat: Duration::from_secs(args.heartbeat.get().into()),
         }
     }
 }

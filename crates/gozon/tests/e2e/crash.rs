@@ -8,11 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use gozon_contract::Dice;
 use reqwest::Method;
 use serde_json::json;
-use tokio::{
-    sync::Mutex,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{self, Combo, Plan, Shop, User, soaking};
@@ -94,36 +90,13 @@ async fn insist(user: User, client: usize, told: Arc<Mutex<Told>>, stop: Cancell
         }
         let key = format!("{client}-{number}");
         let order = json!({"amount": 1 + number % 30, "description": key});
-        let id = until_done(&user, "/orders", &key, &order, 201).await["id"].clone();
+        let id = user.insist("/orders", &key, &order, 201).await["id"].clone();
         let id = id.as_str().expect("an id").to_owned();
-        until_done(&user, "/accounts/deposit", &key, &json!({"amount": 3}), 200).await;
+        user.insist("/accounts/deposit", &key, &json!({"amount": 3}), 200).await;
         let mut told = told.lock().await;
         told.accepted.push(id);
         told.insisted.push(key);
         *told.deposited.entry(user.id).or_default() += 3;
-    }
-}
-
-async fn until_done(
-    user: &User,
-    path: &str,
-    key: &str,
-    body: &serde_json::Value,
-    status: u16,
-) -> serde_json::Value {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let request = user.request(Method::POST, path).header("idempotency-key", key).json(body);
-        match harness::send(request).await {
-            Ok(reply) if reply.status == status => return reply.ok(status),
-            Ok(reply) => {
-                assert!(matches!(reply.status, 502..=504), "{}", reply.text);
-                reply.well_formed_problem();
-            }
-            Err(_) => {}
-        }
-        assert!(Instant::now() < deadline, "{path} with key {key} is not answered");
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -137,8 +110,7 @@ async fn try_once(user: User, told: Arc<Mutex<Told>>, stop: CancellationToken) {
                 told.lock().await.accepted.push(id);
             }
             Ok(reply) => {
-                assert!(matches!(reply.status, 502..=504), "{}", reply.text);
-                reply.well_formed_problem();
+                reply.trouble_on_the_way();
             }
             Err(_) => sleep(Duration::from_millis(20)).await,
         }

@@ -33,3 +33,5 @@ mod idempotency;
 mod isolation;
 mod race;
 mod scenario;
+mod sockets;
+mod streams;

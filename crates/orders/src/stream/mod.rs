@@ -5,6 +5,8 @@ mod hub;
 mod listen;
 mod socket;
 
+use std::time::Duration;
+
 pub(crate) use handshake::{__path_stream, stream};
 pub(crate) use hub::Hub;
 pub(crate) use listen::listen;
@@ -19,10 +21,17 @@ pub struct StreamLimits {
     /// Origins (such as `https://shop.example`) whose pages may connect, beside the page that the
     /// server itself serves. `*` lets every page.
     pub origins: Vec<String>,
+    /// How often a client is asked for a sign of life; one that misses two in a row is cut off.
+    pub heartbeat: Duration,
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { sockets: 20_000, sockets_per_user: 50, origins: Vec::new() }
+        Self {
+            sockets: 20_000,
+            sockets_per_user: 50,
+            origins: Vec::new(),
+            heartbeat: Duration::from_secs(20),
+        }
     }
 }

@@ -18,8 +18,6 @@ use crate::{
 
 /// How many of the user's orders a snapshot holds.
 const SNAPSHOT: usize = 100;
-/// How often the client is asked for a sign of life.
-const HEARTBEAT: Duration = Duration::from_secs(20);
 /// How many heartbeats in a row it may miss.
 const MISSES: u32 = 2;
 /// How long a client may take to receive the reason for its being cut off.
@@ -88,7 +86,8 @@ async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App)
         return End::Gone;
     }
 
-    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    let pause = app.hub.limits().heartbeat;
+    let mut heartbeat = interval_at(Instant::now() + pause, pause);
     let mut missed = 0;
     loop {
         tokio::select! {

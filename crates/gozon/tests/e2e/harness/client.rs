@@ -1,8 +1,11 @@
 //! Clients of the shop, as the world sees it: HTTP through its door.
 
+use std::time::Duration;
+
 use gozon_contract::Dice;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// Where the shop is entered.
@@ -73,6 +76,23 @@ impl User {
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         Reply::to(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Repeats a request with a key until it is answered, as a careful client does. Until then
+    /// only connections that end and well-formed 502, 503 and 504 are allowed.
+    pub async fn insist(&self, path: &str, key: &str, body: &Value, status: u16) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let request = self.request(Method::POST, path).header("idempotency-key", key);
+            if let Ok(reply) = send(request.json(body)).await {
+                if reply.status == status {
+                    return reply.ok(status);
+                }
+                reply.trouble_on_the_way();
+            }
+            assert!(Instant::now() < deadline, "{path} with key {key} is not answered");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Opens the account.
@@ -159,6 +179,12 @@ impl Reply {
         let problem = self.well_formed_problem();
         assert_eq!(problem["code"], code, "{}", self.text);
         problem
+    }
+
+    /// It must say, in the proper form, that something is away for now.
+    pub fn trouble_on_the_way(&self) {
+        assert!(matches!(self.status, 502..=504), "{} {}", self.status, self.text);
+        self.well_formed_problem();
     }
 
     /// The problem, whichever it is.

@@ -1,12 +1,14 @@
 //! A real shop to test: the binary's processes on free ports, databases of its own, and clients.
 
 mod client;
+mod live;
 mod load;
 mod process;
 mod shop;
 pub mod truth;
 
 pub use client::{Door, Reply, User, send};
+pub use live::{Incoming, Live, Seen, Watcher};
 pub use load::{at_once, eventually, soaking};
 pub use process::Process;
 pub use shop::{Combo, Plan, Shop};

@@ -49,6 +49,20 @@ impl Process {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Whether it answers `/orders`.
+    pub fn serves_orders(&self) -> bool {
+        matches!(self.command, "up" | "orders")
+    }
+
+    /// How much memory it holds, in bytes.
+    pub fn memory(&self) -> u64 {
+        let id = self.child.as_ref().and_then(Child::id).expect("a running process");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kilobytes = resident.trim().trim_end_matches(" kB").parse::<u64>();
+        kilobytes.expect("a number of kB") * 1024
+    }
+
     /// Starts it, without waiting for anything.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
