@@ -108,15 +108,23 @@ impl Along<'_> {
         while let Some(case) = self.next().await? {
             meter.add(case.orders.count + case.payments.count + case.entries.count);
             report.saw(&case);
-            case.within_payments().into_iter().for_each(|finding| report.add(finding));
+            for finding in case.within_payments() {
+                report.add(finding);
+            }
             let found = case.across(now, options.new_age_limit);
             if found.iter().all(|finding| finding.kind.is_warning()) {
-                found.into_iter().for_each(|finding| report.add(finding));
+                for finding in found {
+                    report.add(finding);
+                }
             } else if suspects.add(case) {
-                suspects.look_again().await?.into_iter().for_each(|finding| report.add(finding));
+                for finding in suspects.look_again().await? {
+                    report.add(finding);
+                }
             }
         }
-        suspects.look_again().await?.into_iter().for_each(|finding| report.add(finding));
+        for finding in suspects.look_again().await? {
+            report.add(finding);
+        }
         Ok(())
     }
 

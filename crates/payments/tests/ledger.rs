@@ -1,5 +1,7 @@
 //! What must be true of the pure core, whatever it is asked.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use gozon_contract::{
