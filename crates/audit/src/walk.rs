@@ -108,15 +108,15 @@ impl Along<'_> {
         while let Some(case) = self.next().await? {
             meter.add(case.orders.count + case.payments.count + case.entries.count);
             report.saw(&case);
-            case.within_payments().into_iter().for_each(|finding| report.add(finding));
+            report.add_all(case.within_payments());
             let found = case.across(now, options.new_age_limit);
             if found.iter().all(|finding| finding.kind.is_warning()) {
-                found.into_iter().for_each(|finding| report.add(finding));
+                report.add_all(found);
             } else if suspects.add(case) {
-                suspects.look_again().await?.into_iter().for_each(|finding| report.add(finding));
+                report.add_all(suspects.look_again().await?);
             }
         }
-        suspects.look_again().await?.into_iter().for_each(|finding| report.add(finding));
+        report.add_all(suspects.look_again().await?);
         Ok(())
     }
 
