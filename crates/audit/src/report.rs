@@ -224,6 +224,13 @@ impl Report {
         }
     }
 
+    /// Adds findings to their checks.
+    pub(crate) fn add_all(&mut self, findings: Vec<Finding>) {
+        for finding in findings {
+            self.add(finding);
+        }
+    }
+
     /// Counts what was seen of an order.
     pub(crate) fn saw(&mut self, case: &Case) {
         self.checks[2].rows += case.payments.count;

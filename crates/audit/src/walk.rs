@@ -108,6 +108,7 @@ impl Along<'_> {
         while let Some(case) = self.next().await? {
             meter.add(case.orders.count + case.payments.count + case.entries.count);
             report.saw(&case);
+<<<<<<< HEAD
             for finding in case.within_payments() {
                 report.add(finding);
             }
@@ -125,6 +126,17 @@ impl Along<'_> {
         for finding in suspects.look_again().await? {
             report.add(finding);
         }
+=======
+            report.add_all(case.within_payments());
+            let found = case.across(now, options.new_age_limit);
+            if found.iter().all(|finding| finding.kind.is_warning()) {
+                report.add_all(found);
+            } else if suspects.add(case) {
+                report.add_all(suspects.look_again().await?);
+            }
+        }
+        report.add_all(suspects.look_again().await?);
+>>>>>>> audit
         Ok(())
     }
 
