@@ -108,25 +108,6 @@ impl Along<'_> {
         while let Some(case) = self.next().await? {
             meter.add(case.orders.count + case.payments.count + case.entries.count);
             report.saw(&case);
-<<<<<<< HEAD
-            for finding in case.within_payments() {
-                report.add(finding);
-            }
-            let found = case.across(now, options.new_age_limit);
-            if found.iter().all(|finding| finding.kind.is_warning()) {
-                for finding in found {
-                    report.add(finding);
-                }
-            } else if suspects.add(case) {
-                for finding in suspects.look_again().await? {
-                    report.add(finding);
-                }
-            }
-        }
-        for finding in suspects.look_again().await? {
-            report.add(finding);
-        }
-=======
             report.add_all(case.within_payments());
             let found = case.across(now, options.new_age_limit);
             if found.iter().all(|finding| finding.kind.is_warning()) {
@@ -136,7 +117,6 @@ impl Along<'_> {
             }
         }
         report.add_all(suspects.look_again().await?);
->>>>>>> audit
         Ok(())
     }
 
