@@ -14,7 +14,8 @@ FROM rust:1.95-bookworm AS manifests
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
-RUN find crates -type f ! -name Cargo.toml -delete \
+RUN find crates -type f ! -name Cargo.toml ! -path '*/benches/*' -delete \
+    && find crates -type f -path '*/benches/*' -exec truncate --size=0 {} + \
     && find crates -mindepth 1 -type d -empty -delete \
     && for crate in crates/*; do mkdir "$crate/src" && touch "$crate/src/lib.rs"; done \
     && mv crates/gozon/src/lib.rs crates/gozon/src/main.rs \
