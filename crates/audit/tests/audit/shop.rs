@@ -205,7 +205,7 @@ impl Shop {
     /// Audits the shop as it stands.
     pub async fn audit(&self) -> Report {
         let options = Options {
-            new_age_limit: Duration::from_secs(60),
+            new_age_limit: Duration::from_mins(1),
             max_findings: 100,
             pause: Duration::ZERO,
             count_first: true,
