@@ -10,7 +10,7 @@ use gozon_testkit::TestDb;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::{Door, Process, Truth, User};
+use super::{Door, Process, Truth, User, gozon, truth};
 
 /// What the shop runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,6 @@ pub struct Plan {
 
 /// A running shop.
 pub struct Shop {
-    /// What it runs on.
-    pub combo: Combo,
     /// Every process, those that others need first.
     pub processes: Vec<Process>,
     /// The URL of the orders database.
@@ -78,8 +76,14 @@ impl Plan {
         self
     }
 
+    /// These databases instead of new ones on the environment's server.
+    pub fn databases(mut self, orders_url: String, payments_url: String) -> Self {
+        (self.orders_url, self.payments_url) = (Some(orders_url), Some(payments_url));
+        self
+    }
+
     /// A variable for every process.
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
     }
@@ -139,7 +143,6 @@ impl Plan {
             orders.into_iter().chain(payments).chain(gateways).collect()
         };
         Shop {
-            combo: self.combo,
             processes,
             orders_url,
             payments_url,
@@ -200,9 +203,15 @@ impl Shop {
         }
     }
 
-    /// Where clients come in.
+    /// Where clients come in: at every gateway.
+    pub fn doors(&self) -> Vec<Door> {
+        let gateways = self.processes.iter().filter(|process| process.is_a_door());
+        gateways.map(|process| Door::new(process.url())).collect()
+    }
+
+    /// The first of the doors.
     pub fn door(&self) -> Door {
-        Door::new(self.processes[self.processes.len() - 1].url())
+        self.doors().swap_remove(0)
     }
 
     /// A user whom the shop does not know yet.
@@ -212,12 +221,11 @@ impl Shop {
 
     /// Waits until nothing is under way any more, and reads what is stored then.
     pub async fn quiet(&self) -> Truth {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            let truth = Truth::read(&self.orders_url, &self.payments_url).await;
-            let under_way = truth.under_way();
+            let under_way = truth::under_way(&self.orders_url, &self.payments_url).await;
             if under_way.is_empty() {
-                return truth;
+                return Truth::read(&self.orders_url, &self.payments_url).await;
             }
             assert!(Instant::now() < deadline, "still under way: {under_way}\n{}", self.logs());
             sleep(Duration::from_millis(50)).await;
@@ -229,12 +237,28 @@ impl Shop {
     pub async fn close(mut self) -> Truth {
         let truth = self.quiet().await;
         truth.check();
+        self.audit().await;
         self.stop().await;
         for process in &self.processes {
             let log = process.log();
             assert!(!log.contains("panicked at"), "{} panicked:\n{log}", process.name);
         }
         truth
+    }
+
+    /// What the shop's own auditor says: nothing, or the test fails.
+    async fn audit(&self) {
+        let audited = gozon(
+            &["audit"],
+            &[
+                ("GOZON_ORDERS_DATABASE_URL", self.orders_url.clone()),
+                ("GOZON_PAYMENTS_DATABASE_URL", self.payments_url.clone()),
+            ],
+        )
+        .await;
+        let said = String::from_utf8_lossy(&audited.stdout);
+        let trouble = String::from_utf8_lossy(&audited.stderr);
+        assert!(audited.status.success(), "the audit says:\n{said}{trouble}");
     }
 
     /// The end of every process's log.
