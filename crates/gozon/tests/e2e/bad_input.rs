@@ -374,7 +374,7 @@ async fn what_is_no_http(combo: Combo) {
         let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer);
         let head = format!("HTTP/1.1 {status}");
-        assert!(answer.starts_with(&head), "{:.80}: {answer}", request);
+        assert!(answer.starts_with(&head), "{request:.80}: {answer}");
     }
     shop.new_user().open_account().await;
     shop.close().await;

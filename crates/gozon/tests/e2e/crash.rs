@@ -35,13 +35,13 @@ async fn nothing_is_lost_or_done_twice(combo: Combo) {
 
     let mut shop = Plan::on(combo).start().await;
     let told = Arc::new(Mutex::new(Told::default()));
-    let stop = CancellationToken::new();
+    let end = CancellationToken::new();
     let mut clients = JoinSet::new();
     for client in 0..8 {
         let user = shop.new_user().with_balance(5_000).await;
         told.lock().await.deposited.insert(user.id, 5_000);
-        clients.spawn(insist(user.clone(), client, Arc::clone(&told), stop.clone()));
-        clients.spawn(try_once(user, Arc::clone(&told), stop.clone()));
+        clients.spawn(insist(user.clone(), client, Arc::clone(&told), end.clone()));
+        clients.spawn(try_once(user, Arc::clone(&told), end.clone()));
     }
 
     for _ in 0..rounds {
@@ -51,7 +51,7 @@ async fn nothing_is_lost_or_done_twice(combo: Combo) {
         sleep(Duration::from_millis(dice.roll() % 200)).await;
         shop.start().await;
     }
-    stop.cancel();
+    end.cancel();
     while let Some(ended) = clients.join_next().await {
         ended.expect("a client");
     }
@@ -83,9 +83,9 @@ async fn check(shop: Shop, told: &Told) {
 }
 
 /// A client that gives each request a key and repeats it until it is answered.
-async fn insist(user: User, client: usize, told: Arc<Mutex<Told>>, stop: CancellationToken) {
+async fn insist(user: User, client: usize, told: Arc<Mutex<Told>>, end: CancellationToken) {
     for number in 0.. {
-        if stop.is_cancelled() {
+        if end.is_cancelled() {
             return;
         }
         let key = format!("{client}-{number}");
@@ -101,8 +101,8 @@ async fn insist(user: User, client: usize, told: Arc<Mutex<Told>>, stop: Cancell
 }
 
 /// A client that asks once and believes only what it is told.
-async fn try_once(user: User, told: Arc<Mutex<Told>>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
+async fn try_once(user: User, told: Arc<Mutex<Told>>, end: CancellationToken) {
+    while !end.is_cancelled() {
         let order = json!({"amount": 7, "description": "once"});
         match harness::send(user.request(Method::POST, "/orders").json(&order)).await {
             Ok(reply) if reply.status == 201 => {

@@ -4,7 +4,9 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
-use crate::harness::{Combo, Incoming, Live, Plan, Reply, Shop, User, at_once, eventually};
+use crate::harness::{
+    Combo, Incoming, Live, Plan, Process, Reply, Shop, User, at_once, eventually,
+};
 
 on_every_combo!(
     a_reader_that_stops_is_cut_off,
@@ -41,7 +43,7 @@ async fn a_reader_that_stops_is_cut_off(combo: Combo) {
         Live::with_buffer(&user, Some(4096)).await.expect("a socket"),
         Live::connect(&user).await.expect("a socket"),
     );
-    let memory = |shop: &Shop| shop.processes.iter().map(|process| process.memory()).sum::<u64>();
+    let memory = |shop: &Shop| shop.processes.iter().map(Process::memory).sum::<u64>();
     let before = memory(&shop);
 
     let long = json!({"amount": 1, "description": "🫖".repeat(1000)});
@@ -98,8 +100,8 @@ async fn sockets_are_told_when_the_server_stops(combo: Combo) {
 
 async fn there_is_room_for_so_many(combo: Combo) {
     let shop = Plan::on(combo)
-        .setting("GOZON_MAX_SOCKETS_PER_USER", 2)
-        .setting("GOZON_MAX_SOCKETS", 3)
+        .setting("GOZON_MAX_SOCKETS_PER_USER", "2")
+        .setting("GOZON_MAX_SOCKETS", "3")
         .start()
         .await;
     let (user, other) = (shop.new_user(), shop.new_user());
@@ -143,7 +145,7 @@ async fn there_is_room_for_so_many(combo: Combo) {
 async fn pages_from_elsewhere_are_refused(combo: Combo) {
     let shop = Plan::on(combo)
         .setting("GOZON_ALLOWED_ORIGINS", "https://shop.example,https://app.example")
-        .setting("GOZON_MAX_SOCKETS_PER_USER", 0)
+        .setting("GOZON_MAX_SOCKETS_PER_USER", "0")
         .start()
         .await;
     let user = shop.new_user();
@@ -167,7 +169,7 @@ async fn pages_from_elsewhere_are_refused(combo: Combo) {
 }
 
 async fn silent_clients_are_cut_off(combo: Combo) {
-    let shop = Plan::on(combo).setting("GOZON_HEARTBEAT", 1).start().await;
+    let shop = Plan::on(combo).setting("GOZON_HEARTBEAT", "1").start().await;
     let user = shop.new_user();
     // This one reads, but gives no sign of life; the other answers pings.
     let mut silent = Live::connect(&user).await.expect("a socket").into_stream();

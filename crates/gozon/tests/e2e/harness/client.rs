@@ -81,7 +81,7 @@ impl User {
     /// Repeats a request with a key until it is answered, as a careful client does. Until then
     /// only connections that end and well-formed 502, 503 and 504 are allowed.
     pub async fn insist(&self, path: &str, key: &str, body: &Value, status: u16) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let request = self.request(Method::POST, path).header("idempotency-key", key);
             if let Ok(reply) = send(request.json(body)).await {

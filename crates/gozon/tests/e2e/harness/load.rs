@@ -16,7 +16,7 @@ pub async fn at_once<T, R, F: Future<Output = R>>(
 
 /// Asks until there is an answer, and fails the test after a minute without one.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         if let Some(answer) = ask().await {
             return answer;

@@ -4,12 +4,14 @@ mod client;
 mod live;
 mod load;
 mod process;
+mod servers;
 mod shop;
 pub mod truth;
 
 pub use client::{Door, Reply, User, send};
 pub use live::{Incoming, Live, Seen, Watcher};
 pub use load::{at_once, eventually, soaking};
-pub use process::Process;
+pub use process::{Process, gozon};
+pub use servers::Servers;
 pub use shop::{Combo, Plan, Shop};
 pub use truth::Truth;

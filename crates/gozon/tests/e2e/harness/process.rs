@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// How long a process may take to start or to stop before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A process of the binary under test. It keeps its ports and its log when it starts again.
 pub struct Process {
@@ -49,6 +49,11 @@ impl Process {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Whether clients come in here.
+    pub fn is_a_door(&self) -> bool {
+        matches!(self.command, "up" | "gateway")
+    }
+
     /// Whether it answers `/orders`.
     pub fn serves_orders(&self) -> bool {
         matches!(self.command, "up" | "orders")
@@ -68,17 +73,11 @@ impl Process {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gozon"));
-        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOZON_")) {
-            command.env_remove(variable);
-        }
-        let child = command
+        let child = binary()
             .arg(self.command)
             .envs(self.settings.iter().cloned())
-            .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
-            .kill_on_drop(true)
             .spawn();
         self.child = Some(child.expect("the binary starts"));
     }
@@ -153,6 +152,23 @@ impl Process {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
+}
+
+/// Runs a command of the binary to its end.
+pub async fn gozon(args: &[&str], settings: &[(&str, String)]) -> Output {
+    let mut command = binary();
+    command.args(args).envs(settings.iter().map(|(name, value)| (name, value)));
+    command.output().await.expect("the binary runs")
+}
+
+/// The binary, with no settings from the environment of the tests.
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gozon"));
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOZON_")) {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
 
 /// A port that nobody listens on, below the range from which the system picks ports for outgoing

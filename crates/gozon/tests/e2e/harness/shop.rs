@@ -1,7 +1,6 @@
 //! A whole shop on databases of its own.
 
 use std::{
-    process::Output,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -9,12 +8,9 @@ use std::{
 use futures_util::future::join_all;
 use gozon_testkit::TestDb;
 use tempfile::TempDir;
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{Door, Process, Truth, User};
+use super::{Door, Process, Truth, User, gozon, truth};
 
 /// What the shop runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +37,6 @@ pub struct Plan {
 
 /// A running shop.
 pub struct Shop {
-    /// What it runs on.
-    pub combo: Combo,
     /// Every process, those that others need first.
     pub processes: Vec<Process>,
     /// The URL of the orders database.
@@ -82,8 +76,14 @@ impl Plan {
         self
     }
 
+    /// These databases instead of new ones on the environment's server.
+    pub fn databases(mut self, orders_url: String, payments_url: String) -> Self {
+        (self.orders_url, self.payments_url) = (Some(orders_url), Some(payments_url));
+        self
+    }
+
     /// A variable for every process.
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
     }
@@ -143,7 +143,6 @@ impl Plan {
             orders.into_iter().chain(payments).chain(gateways).collect()
         };
         Shop {
-            combo: self.combo,
             processes,
             orders_url,
             payments_url,
@@ -204,9 +203,15 @@ impl Shop {
         }
     }
 
-    /// Where clients come in.
+    /// Where clients come in: at every gateway.
+    pub fn doors(&self) -> Vec<Door> {
+        let gateways = self.processes.iter().filter(|process| process.is_a_door());
+        gateways.map(|process| Door::new(process.url())).collect()
+    }
+
+    /// The first of the doors.
     pub fn door(&self) -> Door {
-        Door::new(self.processes[self.processes.len() - 1].url())
+        self.doors().swap_remove(0)
     }
 
     /// A user whom the shop does not know yet.
@@ -216,12 +221,11 @@ impl Shop {
 
     /// Waits until nothing is under way any more, and reads what is stored then.
     pub async fn quiet(&self) -> Truth {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            let truth = Truth::read(&self.orders_url, &self.payments_url).await;
-            let under_way = truth.under_way();
+            let under_way = truth::under_way(&self.orders_url, &self.payments_url).await;
             if under_way.is_empty() {
-                return truth;
+                return Truth::read(&self.orders_url, &self.payments_url).await;
             }
             assert!(Instant::now() < deadline, "still under way: {under_way}\n{}", self.logs());
             sleep(Duration::from_millis(50)).await;
@@ -244,16 +248,18 @@ impl Shop {
 
     /// What `gozon audit` says, which must be that everything holds.
     pub async fn audit(&self) -> String {
-        let audit = Command::new(env!("CARGO_BIN_EXE_gozon"))
-            .arg("audit")
-            .env("GOZON_ORDERS_DATABASE_URL", &self.orders_url)
-            .env("GOZON_PAYMENTS_DATABASE_URL", &self.payments_url)
-            .env("GOZON_LOG", "error")
-            .output();
-        let Output { status, stdout, stderr } = audit.await.expect("an audit");
-        let report = String::from_utf8_lossy(&stdout).into_owned();
-        assert!(status.success(), "{report}{}", String::from_utf8_lossy(&stderr));
-        report
+        let audited = gozon(
+            &["audit"],
+            &[
+                ("GOZON_ORDERS_DATABASE_URL", self.orders_url.clone()),
+                ("GOZON_PAYMENTS_DATABASE_URL", self.payments_url.clone()),
+            ],
+        )
+        .await;
+        let said = String::from_utf8_lossy(&audited.stdout).into_owned();
+        let trouble = String::from_utf8_lossy(&audited.stderr);
+        assert!(audited.status.success(), "the audit says:\n{said}{trouble}");
+        said
     }
 
     /// The end of every process's log.

@@ -1,0 +1,133 @@
+//! Private servers of one test at a time, to be killed and started again.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    str::FromStr as _,
+    sync::LazyLock,
+};
+
+use gozon_contract::Dice;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{Combo, Plan};
+
+/// Two PostgreSQL servers, one for each service, and a broker. They end with this process, even if
+/// that is killed: `scripts/services run` stops them when the command that it runs has ended, and
+/// that is a `cat` that reads from here.
+pub struct Servers {
+    combo: Combo,
+    variables: HashMap<String, String>,
+    _script: Child,
+}
+
+static RABBIT: LazyLock<Mutex<Servers>> =
+    LazyLock::new(|| Mutex::new(Servers::start(Combo::PostgresRabbit)));
+static KAFKA: LazyLock<Mutex<Servers>> =
+    LazyLock::new(|| Mutex::new(Servers::start(Combo::PostgresKafka)));
+
+impl Servers {
+    /// The servers of this combination, for the caller alone. They are started once, since that
+    /// takes some seconds.
+    pub async fn of(combo: Combo) -> MutexGuard<'static, Self> {
+        let servers = match combo {
+            Combo::SqliteMemory => panic!("it has no servers"),
+            Combo::PostgresRabbit => &RABBIT,
+            Combo::PostgresKafka => &KAFKA,
+        };
+        // Starting blocks, and so does waiting for it.
+        let servers = tokio::task::spawn_blocking(|| LazyLock::force(servers)).await;
+        let servers = servers.expect("servers").lock().await;
+        for name in servers.names() {
+            servers.up(name).await;
+        }
+        servers
+    }
+
+    fn start(combo: Combo) -> Self {
+        let broker = Self::broker_of(combo);
+        let mut command = Command::new(script());
+        command
+            .args(["run", "--two-postgres", "--fast", "--only"])
+            .arg(format!("postgres,{broker}"))
+            .args(["--", "sh", "-c", "env | grep ^GOZON_; echo; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOZON_")) {
+            command.env_remove(variable);
+        }
+        let mut script = command.spawn().expect("scripts/services");
+        let output = BufReader::new(script.stdout.take().expect("its output"));
+        let lines = output.lines().map(|line| line.expect("a line"));
+        let variables: HashMap<_, _> = lines
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| {
+                let (name, value) = line.split_once('=')?;
+                Some((name.to_owned(), value.to_owned()))
+            })
+            .collect();
+        assert!(!variables.is_empty(), "scripts/services did not start {broker}; see above");
+        Self { combo, variables, _script: script }
+    }
+
+    fn broker_of(combo: Combo) -> &'static str {
+        if combo == Combo::PostgresRabbit { "rabbitmq" } else { "kafka" }
+    }
+
+    /// The servers' names.
+    pub fn names(&self) -> [&'static str; 3] {
+        ["postgres", "postgres2", self.broker()]
+    }
+
+    /// The broker's name.
+    pub fn broker(&self) -> &'static str {
+        Self::broker_of(self.combo)
+    }
+
+    /// A plan of a shop on these servers, with new databases.
+    pub async fn plan(&self) -> Plan {
+        let broker = match self.combo {
+            Combo::PostgresRabbit => &self.variables["GOZON_TEST_AMQP_URL"],
+            _ => &self.variables["GOZON_TEST_KAFKA_URL"],
+        };
+        let name = format!("shop_{:016x}", Dice::system().roll());
+        let orders = create_database(&self.variables["GOZON_TEST_POSTGRES_URL"], &name).await;
+        let payments = create_database(&self.variables["GOZON_TEST_POSTGRES_URL_2"], &name).await;
+        Plan::on(self.combo).broker(format!("{broker}?prefix={name}.")).databases(orders, payments)
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self, name: &str) {
+        self.run("kill", name).await;
+    }
+
+    /// Starts it again, on the same port and data, and waits until it answers.
+    pub async fn up(&self, name: &str) {
+        self.run("up", name).await;
+    }
+
+    async fn run(&self, command: &str, name: &str) {
+        let mut script = tokio::process::Command::new(script());
+        script.args([command, name]).envs(&self.variables).stdin(Stdio::null());
+        let status = script.status().await.expect("scripts/services");
+        assert!(status.success(), "scripts/services {command} {name} failed; see above");
+    }
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/services")
+}
+
+async fn create_database(server: &str, name: &str) -> String {
+    let options = PgConnectOptions::from_str(server).expect("a PostgreSQL URL");
+    let mut connection = PgConnection::connect_with(&options).await.expect("the server answers");
+    let create = AssertSqlSafe(format!("create database {name}"));
+    sqlx::raw_sql(create).execute(&mut connection).await.expect("a database");
+    let _ = connection.close().await;
+    options.database(name).to_url_lossy().to_string()
+}
