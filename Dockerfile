@@ -22,7 +22,8 @@ RUN find crates -type f ! -name Cargo.toml ! -path '*/benches/*' -delete \
     && echo 'fn main() {}' >crates/gozon/src/main.rs
 
 FROM rust:1.95-bookworm AS program
-ENV CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols
+# zlib is linked in: the final image has no more than the C library.
+ENV LIBZ_SYS_STATIC=1 CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols
 WORKDIR /src
 COPY --from=manifests /src .
 RUN cargo build --release --locked --package gozon

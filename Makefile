@@ -17,7 +17,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec target/release/gozon up
 
 .PHONY: test
-test: setup test-api test-web test-rust test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -30,11 +30,20 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 
 .PHONY: test-api
 test-api: api/node_modules/.package-lock.json ## Check the contracts in api/
+	cargo build --package gozon
 	cd api && npm test
 
 api/node_modules/.package-lock.json: api/package.json api/package-lock.json
 	cd api && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
+
+.PHONY: test-containers
+test-containers: ## Check the Dockerfiles and compose files, without running them
+	scripts/check-containers
+
+.PHONY: compose-test
+compose-test: ## Build the images and test the shop in containers (OFFLINE=1, KAFKA=1)
+	scripts/compose-test
 
 .PHONY: test-web
 test-web: web ## Check the front end and run its unit tests
