@@ -18,7 +18,8 @@ if ((EUID == 0)); then
     postgres_as=(setpriv --reuid="$postgres_user" --regid="$(id -g "$postgres_user")" --clear-groups)
 fi
 
-# postgres_prepare HOME PORT: creates the cluster; $FAST gives up durability.
+# postgres_prepare HOME PORT: creates the cluster. With $FAST it does not wait
+# for the disk; what is committed still survives a kill -9, as the tests need.
 postgres_prepare() {
     local home=$1 port=$2
     ((EUID != 0)) || chown "$postgres_user" "$home"
@@ -33,7 +34,6 @@ shared_preload_libraries = 'pg_stat_statements'
 CONF
     [[ -z ${FAST:-} ]] || cat >>"$home/data/postgresql.conf" <<CONF
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 CONF
 }

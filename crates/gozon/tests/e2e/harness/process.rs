@@ -146,10 +146,10 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The end of its log.
+    /// The end of its log, but for the answers to those who wait for it.
     pub fn log_tail(&self) -> String {
         let log = self.log();
-        let lines: Vec<_> = log.lines().collect();
+        let lines: Vec<_> = log.lines().filter(|line| !line.contains("/readyz")).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }
