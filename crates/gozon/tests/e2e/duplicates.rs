@@ -2,16 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gozon_contract::{
-    CancelReason, Clock, Dice, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
-    PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Topic,
-};
-use gozon_messaging::{Broker, Event, Message};
+use gozon_contract::Dice;
+use gozon_messaging::Broker;
 use uuid::Uuid;
 
-use crate::harness::{Combo, Plan, Shop, Truth, User, at_once, truth};
-
-const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
+use crate::harness::{
+    Combo, Plan, Shop, Truth, User, at_once, broker_of, payment_requested, payment_settled, truth,
+};
 
 /// Ten users, each with enough for half of their fifty orders, and one without an account.
 async fn place_orders(shop: &Shop) -> Vec<User> {
@@ -67,8 +64,7 @@ async fn copies_on_kafka() {
 /// has forgotten it.
 async fn copies_from_elsewhere(combo: Combo) {
     let shop = Plan::on(combo).instances(1, 2, 2).start().await;
-    let broker = gozon_messaging::broker::connect(&shop.broker_url, TOPICS, &Dice::system());
-    let broker = broker.expect("a broker URL");
+    let broker = broker_of(&shop);
 
     let placing = place_orders(&shop);
     let copying = async {
@@ -95,30 +91,9 @@ async fn copies_from_elsewhere(combo: Combo) {
 }
 
 async fn publish_again(broker: &Arc<dyn Broker>, truth: &Truth) {
-    let (clock, dice) = (Clock::system(), Dice::seeded(1));
-    let mut messages: Vec<Message> = Vec::new();
-    for order in &truth.orders {
-        let data = PaymentRequested {
-            order_id: order.id.into(),
-            user_id: order.user_id.into(),
-            amount: Money::try_from(order.amount).expect("an amount"),
-        };
-        let (topic, now) = (PAYMENT_REQUESTED.name, clock.now());
-        let event = Event::about(order.id, topic, ORDERS_SOURCE, order.user_id, now, None, data);
-        messages.push(event.into_message());
-    }
-    for payment in &truth.payments {
-        let reason = payment.decline_reason.as_deref();
-        let reason = reason.map(|reason| reason.parse::<CancelReason>().expect("a reason"));
-        let data = PaymentSettled {
-            order_id: payment.order_id.into(),
-            user_id: payment.user_id.into(),
-            outcome: reason.map_or(Outcome::Paid, |reason| Outcome::Declined { reason }),
-        };
-        let (id, topic, now) = (payment.order_id, PAYMENT_SETTLED.name, clock.now());
-        let event = Event::about(id, topic, PAYMENTS_SOURCE, payment.user_id, now, None, data);
-        messages.push(event.into_message());
-    }
+    let dice = Dice::seeded(1);
+    let mut messages: Vec<_> = truth.orders.iter().map(payment_requested).collect();
+    messages.extend(truth.payments.iter().map(payment_settled));
     messages.sort_by_cached_key(|_| dice.roll());
     broker.publish(&messages).await.expect("the broker takes copies");
 }

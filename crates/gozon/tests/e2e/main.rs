@@ -28,6 +28,7 @@ mod harness;
 mod audit;
 mod bad_input;
 mod crash;
+mod dead_letters;
 mod duplicates;
 mod fleet;
 mod idempotency;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Combo, Reply, Shop};
+use crate::harness::{Combo, Plan, Reply, Shop};
 
 on_every_combo!(
     an_order_is_paid_for,
@@ -11,8 +11,21 @@ on_every_combo!(
     requests_have_ids
 );
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_on_rabbit() {
+    pay_for_an_order(Plan::on(Combo::PostgresRabbit).together().start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_on_kafka() {
+    pay_for_an_order(Plan::on(Combo::PostgresKafka).together().start().await).await;
+}
+
 async fn an_order_is_paid_for(combo: Combo) {
-    let shop = Shop::on(combo).await;
+    pay_for_an_order(Shop::on(combo).await).await;
+}
+
+async fn pay_for_an_order(shop: Shop) {
     let user = shop.new_user();
 
     user.get("/accounts/balance").await.problem(404, "account_not_found");

@@ -26,6 +26,7 @@ pub enum Combo {
 /// A shop to be.
 pub struct Plan {
     combo: Combo,
+    together: bool,
     gateways: usize,
     orders: usize,
     payments: usize,
@@ -54,6 +55,7 @@ impl Plan {
     pub fn on(combo: Combo) -> Self {
         Self {
             combo,
+            together: combo == Combo::SqliteMemory,
             gateways: 1,
             orders: 1,
             payments: 1,
@@ -62,6 +64,12 @@ impl Plan {
             broker_url: None,
             settings: Vec::new(),
         }
+    }
+
+    /// All of it in one process, whatever it runs on.
+    pub fn together(mut self) -> Self {
+        self.together = true;
+        self
     }
 
     /// So many instances of each, where each service is a process.
@@ -118,7 +126,7 @@ impl Plan {
             Process::new(name, command, settings, folder.path())
         };
         let broker = setting("GOZON_BROKER_URL", &broker_url);
-        let processes = if self.combo == Combo::SqliteMemory {
+        let processes = if self.together {
             let databases = [
                 setting("GOZON_ORDERS_DATABASE_URL", &orders_url),
                 setting("GOZON_PAYMENTS_DATABASE_URL", &payments_url),
