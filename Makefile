@@ -80,6 +80,22 @@ web/dist/index.html: web/node_modules/.package-lock.json api/openapi.json web/in
 	cd web && npm run build
 	touch $@
 
+.PHONY: bench
+bench: setup ## Measure limit and system on every combination; a table, kept in bench/results
+	bench/run
+
+.PHONY: limit
+limit: ## Measure what the durable rows of an order cost by themselves
+	cargo build --release --package gozon --package gozon-bench
+	bench/limit sqlite
+	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'
+
+.PHONY: microbench
+microbench: ## Time the settle core, the store's batches and the envelope
+	cargo bench --package gozon-payments --bench settle
+	cargo bench --package gozon-store --bench rows
+	cargo bench --package gozon-messaging --bench envelope
+
 .PHONY: coverage
 coverage: setup ## Line coverage; fails below 85 %
 	scripts/coverage
