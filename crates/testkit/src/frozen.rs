@@ -15,10 +15,15 @@ pub fn frozen(path: &str, text: &str) {
         return;
     }
     let kept = std::fs::read_to_string(&file).unwrap_or_default();
+    let line = kept.lines().zip(text.lines()).position(|(kept, now)| kept != now);
+    let line = line.unwrap_or_else(|| kept.lines().count().min(text.lines().count()));
     assert!(
         kept == text,
-        "{path} is not what the code says now. If that is meant, run `make bless`.\n\
-         --- the file\n{kept}\n--- the code\n{text}"
+        "{path}, line {}, is not what the code says now. If that is meant, run `make bless`.\n\
+         the file: {:?}\nthe code: {:?}",
+        line + 1,
+        kept.lines().nth(line),
+        text.lines().nth(line),
     );
 }
 
