@@ -226,9 +226,9 @@ impl Relay {
             .increment(batch.len() as u64);
         metrics::histogram!("gozon_publish_seconds", "service" => self.service)
             .record(started.elapsed().as_secs_f64());
+        let waited = metrics::histogram!("gozon_outbox_wait_seconds", "service" => self.service);
         for row in &batch {
-            metrics::histogram!("gozon_outbox_wait_seconds", "service" => self.service)
-                .record(now.since(row.created_at).as_secs_f64());
+            waited.record(now.since(row.created_at).as_secs_f64());
         }
         Ok(batch)
     }
@@ -270,6 +270,9 @@ async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
         return Ok(());
     }
     let mut tx = db.begin().await?;
-    sql::outbox::delete(&mut tx, rows).await?;
+    // However many there are: a statement has only so many parameters on SQLite.
+    for rows in rows.chunks(BATCH) {
+        sql::outbox::delete(&mut tx, rows).await?;
+    }
     tx.commit().await
 }

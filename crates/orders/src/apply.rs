@@ -27,9 +27,9 @@ impl Handler for ApplyResults {
         batch.sort_unstable_by_key(|result| (result.user_id, result.order_id));
 
         let changed = sql::settle_orders(tx, &batch, self.clock.now()).await?;
+        let took = metrics::histogram!("gozon_order_settle_seconds");
         for order in &changed {
-            metrics::histogram!("gozon_order_settle_seconds")
-                .record(order.updated_at.since(order.created_at).as_secs_f64());
+            took.record(order.updated_at.since(order.created_at).as_secs_f64());
         }
         let messages: Vec<_> = changed
             .iter()

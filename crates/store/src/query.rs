@@ -229,9 +229,9 @@ fn sqlite(
 
 /// Fills in the placeholders. Only texts of this program go in, never data.
 fn fill(sql: &str, rows: Option<&str>, for_update: &str, skip_locked: &str) -> String {
-    sql.replace("{rows}", rows.unwrap_or_default())
-        .replace("{for_update}", for_update)
+    sql.replace("{for_update}", for_update)
         .replace("{skip_locked}", skip_locked)
+        .replace("{rows}", rows.unwrap_or_default())
 }
 
 /// Moves `$1`, `$2`, … on, since SQLite's unnamed parameters come first.

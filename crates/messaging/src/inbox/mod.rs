@@ -9,6 +9,7 @@
 mod retry;
 
 use std::{
+    borrow::Cow,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -204,11 +205,14 @@ impl Inbox {
         let mut tx = self.db.begin().await?;
         let mut new = sql::inbox::mark(&mut tx, batch, self.clock.now()).await?;
         let count = new.len();
-        let fresh: Vec<Message> =
-            batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
-        if fresh.is_empty() {
+        if count == 0 {
             return Ok(0);
         }
+        let fresh: Cow<'_, [Message]> = if count == batch.len() {
+            batch.into()
+        } else {
+            batch.iter().filter(|message| new.remove(&message.id)).cloned().collect()
+        };
         let replies = self.call(&mut tx, &fresh).await?;
         let added = self.outbox.add(&mut tx, replies).await?;
         tx.commit().await?;

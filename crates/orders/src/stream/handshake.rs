@@ -15,6 +15,8 @@ use crate::service::App;
 
 /// The largest message a client may send; there is nothing that it needs to say.
 const CLIENT_MESSAGE: usize = 4 * 1024;
+/// How much is gathered before it is written, unless there is no more to gather.
+const FLUSH: usize = 16 * 1024;
 /// Room for the largest snapshot: a hundred orders, each with the longest description.
 const WRITE_BUFFER: usize = 2 * 1024 * 1024;
 
@@ -87,7 +89,7 @@ pub(crate) async fn stream(
     })?;
     Ok(upgrade
         .read_buffer_size(CLIENT_MESSAGE)
-        .write_buffer_size(0)
+        .write_buffer_size(FLUSH)
         .max_write_buffer_size(WRITE_BUFFER)
         .max_message_size(CLIENT_MESSAGE)
         .max_frame_size(CLIENT_MESSAGE)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::SinkExt as _;
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
 use serde::Serialize;
 use tokio::time::{Instant, interval_at, timeout};
@@ -22,6 +23,8 @@ const SNAPSHOT: usize = 100;
 const MISSES: u32 = 2;
 /// How long a client may take to receive the reason for its being cut off.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// How many notes are taken at once.
+const AT_ONCE: usize = 64;
 /// Of how many orders a socket remembers which version it has sent.
 const MEMORY: usize = 256;
 
@@ -89,23 +92,32 @@ async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App)
     let pause = app.hub.limits().heartbeat;
     let mut heartbeat = interval_at(Instant::now() + pause, pause);
     let mut missed = 0;
+    let mut notes = Vec::new();
     loop {
         tokio::select! {
-            note = seat.notes.recv() => {
-                let frames = match note {
-                    None => return End::Gone,
-                    Some(Note::Frame(frame)) => vec![frame],
-                    Some(Note::CatchUp(since)) => match catch_up(app, user, since).await {
-                        Ok(frames) => frames,
-                        Err(end) => return end,
-                    },
-                };
-                for frame in frames {
-                    if known.is_news(frame.order, frame.version)
-                        && socket.send(Message::Text(frame.text)).await.is_err()
-                    {
-                        return End::Gone;
+            // A busy user's frames leave together, in one write.
+            count = seat.notes.recv_many(&mut notes, AT_ONCE) => {
+                if count == 0 {
+                    return End::Gone;
+                }
+                for note in notes.drain(..) {
+                    let frames = match note {
+                        Note::Frame(frame) => vec![frame],
+                        Note::CatchUp(since) => match catch_up(app, user, since).await {
+                            Ok(frames) => frames,
+                            Err(end) => return end,
+                        },
+                    };
+                    for frame in frames {
+                        if known.is_news(frame.order, frame.version)
+                            && socket.feed(Message::Text(frame.text)).await.is_err()
+                        {
+                            return End::Gone;
+                        }
                     }
+                }
+                if socket.flush().await.is_err() {
+                    return End::Gone;
                 }
             }
             message = socket.recv() => match message {
