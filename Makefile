@@ -26,7 +26,7 @@ setup: ## Install the servers and tools that tests need (as root; otherwise say 
 .PHONY: test-rust
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	cargo build --package gozon
-	$(SERVICES) cargo test --workspace
+	$(SERVICES) cargo test --workspace --no-fail-fast
 
 .PHONY: test-api
 test-api: api/node_modules/.package-lock.json ## Check the contracts in api/
