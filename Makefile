@@ -65,7 +65,7 @@ services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
 
 .PHONY: soak
 soak: setup ## The long crash and fleet tests
-	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash fleet
+	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash:: fleet::
 
 .PHONY: web
 web: web/dist/index.html ## Build the web front end
