@@ -169,7 +169,7 @@ async fn pages_from_elsewhere_are_refused(combo: Combo) {
 }
 
 async fn silent_clients_are_cut_off(combo: Combo) {
-    let shop = Plan::on(combo).setting("GOZON_HEARTBEAT", "1").start().await;
+    let shop = Plan::on(combo).setting("GOZON_HEARTBEAT", "2").start().await;
     let user = shop.new_user();
     // This one reads, but gives no sign of life; the other answers pings.
     let mut silent = Live::connect(&user).await.expect("a socket").into_stream();
@@ -188,7 +188,7 @@ async fn silent_clients_are_cut_off(combo: Combo) {
             },
         }
     }
-    assert!(pings >= 2, "cut off after {pings} heartbeats");
+    assert!(pings >= 1, "cut off without having been asked");
     user.place(1).await;
     assert_eq!(alive.frame().await["type"], "order");
     shop.close().await;
