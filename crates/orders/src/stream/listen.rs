@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::{Clock, Dice, ORDER_CHANGED, OrderId, Timestamp, UserId};
+use gozon_contract::{Clock, Dice, ORDER_CHANGED, OrderId, UserId};
 use gozon_messaging::{Broker, BrokerError, Event, Message, Subscriber};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -35,7 +35,8 @@ pub(crate) async fn listen(
     attached: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
-    let mut lost: Option<Timestamp> = None;
+    // A socket may be there before the first attachment: it catches up like after any other.
+    let mut lost = Some(clock.now().minus(MARGIN));
     loop {
         let attach = async {
             let mut subscriber = broker.subscribe(ORDER_CHANGED).await?;
