@@ -1,15 +1,15 @@
 //! Group commit: requests that change something share transactions.
 //!
 //! A commit costs the same for one row or five hundred. The writer takes every request that queued
-//! up while the last commit ran, never waiting for more, and commits them together. If that fails
-//! for the data's sake, each gets a transaction of its own, so that one bad row harms nobody else.
+//! up while the last commit ran, and commits them together. Under load commits also keep a little
+//! [distance](Pace); a request by itself never waits for others. If a commit fails for the data's sake, each gets a transaction of its own, so that one bad row harms nobody else.
 
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use gozon_contract::{Clock, Dice, UserId};
 use gozon_messaging::Added;
-use gozon_store::{Db, Error, Retry, Tx};
+use gozon_store::{Db, Error, Pace, Retry, Tx};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -74,7 +74,8 @@ impl<R: Clone + Send + Sync + 'static> Writer<R> {
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let mut group = Group { name, db, clock, dice, use_case: Arc::new(use_case), jobs };
+        let pace = Pace::of(&db);
+        let mut group = Group { name, db, pace, clock, dice, use_case: Arc::new(use_case), jobs };
         let run = async move {
             tokio::select! {
                 () = async { while group.step().await {} } => return,
@@ -107,6 +108,7 @@ impl<R: Clone + Send + Sync + 'static> Writer<R> {
 struct Group<U: UseCase> {
     name: &'static str,
     db: Db,
+    pace: Pace,
     clock: Clock,
     dice: Dice,
     use_case: Arc<U>,
@@ -117,9 +119,11 @@ impl<U: UseCase> Group<U> {
     /// Commits one group; false when no more can come.
     async fn step(&mut self) -> bool {
         let mut jobs = Vec::new();
+        self.pace.wait().await;
         if self.jobs.recv_many(&mut jobs, BATCH).await == 0 {
             return false;
         }
+        self.pace.begin(jobs.len());
         let started = Instant::now();
         let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
         metrics::histogram!("gozon_group_size", "writer" => self.name).record(f64::from(size));

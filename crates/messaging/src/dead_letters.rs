@@ -157,7 +157,7 @@ async fn put_back(tx: &mut Tx, letters: Vec<DeadLetter>, now: Timestamp) -> Resu
         })
         .collect();
     if !unsent.is_empty() {
-        sql::outbox::insert(tx, &unsent).await?;
+        tx.run_all(vec![sql::outbox::insert(&unsent)]).await?;
     }
     if received.is_empty() {
         return Ok(());

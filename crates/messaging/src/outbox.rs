@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gozon_contract::{Clock, Timestamp};
-use gozon_store::{Result, Tx};
+use gozon_store::{Result, Statement, Tx};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -14,6 +14,10 @@ use crate::{
 /// How long the process that wrote a row has it to itself. After a crash the rows it left behind
 /// are taken over this much later.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// Leases end at multiples of this, so that rows that were written at about the same time are
+/// claimed and deleted together.
+const TICK: i64 = 100_000;
 
 /// How many committed batches may wait for the relay in memory. What does not fit is no loss: it
 /// is in the outbox, and the sweep finds it when its lease is over.
@@ -51,14 +55,30 @@ impl Outbox {
     /// # Errors
     /// As the database says.
     pub async fn add(&self, tx: &mut Tx, messages: Vec<Message>) -> Result<Added> {
+        Ok(self.add_with(tx, messages, Vec::new()).await?.0)
+    }
+
+    /// The same together with other statements; and how many rows those have changed.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn add_with(
+        &self,
+        tx: &mut Tx,
+        messages: Vec<Message>,
+        mut statements: Vec<Statement>,
+    ) -> Result<(Added, Vec<u64>)> {
         let created_at = self.clock.now();
-        let available_at = created_at.plus(LEASE);
+        let lease_ends = created_at.plus(LEASE).micros();
+        let available_at = Timestamp::from_micros(lease_ends - lease_ends.rem_euclid(TICK) + TICK);
         let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
         let rows: Vec<_> = messages.into_iter().map(row).collect();
         if !rows.is_empty() {
-            sql::outbox::insert(tx, &rows).await?;
+            statements.push(sql::outbox::insert(&rows));
         }
-        Ok(Added { rows, relay: self.relay.clone() })
+        let changed =
+            if statements.is_empty() { Vec::new() } else { tx.run_all(statements).await? };
+        Ok((Added { rows, relay: self.relay.clone() }, changed))
     }
 }
 

@@ -32,8 +32,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 const LATE_COMMIT: Duration = Duration::from_secs(10);
 /// Every so many sweeps look at the whole table all the same.
 const WHOLE_TABLE: u32 = 60;
-/// How long published rows may wait in the table for the next batch to take their delete along.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long published rows may stay in the table, so that many are deleted together. In this time
+/// a crash sends them once more, and no longer.
+const LINGER: Duration = Duration::from_millis(100);
 /// How long a broker may take to answer. They have limits of their own; this one is for what
 /// nobody thought of, since a relay that waits for ever is a shop that stands still.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -52,6 +53,8 @@ pub struct Relay {
     handed: Handed,
     /// Published, but still in the table.
     published: Vec<OutboxRow>,
+    /// When they are to be deleted, however few they are.
+    clear_at: Instant,
     next_sweep: Instant,
     sweeps: u32,
     low_water: Arc<AtomicI64>,
@@ -77,6 +80,7 @@ impl Relay {
             service,
             handed,
             published: Vec::new(),
+            clear_at: Instant::now(),
             next_sweep: Instant::now(),
             sweeps: 0,
             low_water: Arc::new(AtomicI64::new(0)),
@@ -125,7 +129,7 @@ impl Relay {
         }
     }
 
-    /// Publishes one batch, and at the same time takes the batch before it out of the table.
+    /// Publishes one batch, and at the same time takes earlier ones out of the table.
     pub async fn step(&mut self) {
         let batch = self.next_batch().await;
         self.relay(batch).await;
@@ -139,16 +143,22 @@ impl Relay {
                 return self.back_off().await;
             }
         };
-        let delete = std::mem::take(&mut self.published);
+        let clear = self.published.len() >= BATCH || self.clear_at <= Instant::now();
+        let delete = if clear { std::mem::take(&mut self.published) } else { Vec::new() };
         let (sent, deleted) = tokio::join!(self.publish(batch), delete_all(&self.db, &delete));
         let failed = sent.is_err() || deleted.is_err();
         if let Err(error) = deleted {
             // They would only be sent once more, but there is no need to.
             tracing::warn!(service = self.service, %error, "can't clear the outbox");
-            self.published = delete;
+            self.published.extend(delete);
         }
         match sent {
-            Ok(sent) => self.published.extend(sent),
+            Ok(sent) => {
+                if self.published.is_empty() {
+                    self.clear_at = Instant::now() + LINGER;
+                }
+                self.published.extend(sent);
+            }
             Err(error) => tracing::warn!(service = self.service, %error, "can't publish"),
         }
         if failed {
@@ -166,7 +176,7 @@ impl Relay {
             biased;
             () = sleep_until(self.next_sweep) => self.sweep().await,
             rows = self.handed.next(BATCH, || clock.now()) => Ok(rows),
-            () = sleep(LINGER), if linger => Ok(Vec::new()),
+            () = sleep_until(self.clear_at), if linger => Ok(Vec::new()),
         }
     }
 

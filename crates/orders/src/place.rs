@@ -43,9 +43,9 @@ impl UseCase for PlaceOrders {
     type Request = Placement;
 
     async fn apply(&self, tx: &mut Tx, placements: &[Placement]) -> Result<Applied> {
-        sql::insert_orders(tx, placements.iter().map(|placement| &placement.order)).await?;
+        let orders = sql::insert_orders(placements.iter().map(|placement| &placement.order));
         let requests = placements.iter().map(payment_requested).collect();
-        let added = self.outbox.add(tx, requests).await?;
+        let (added, _) = self.outbox.add_with(tx, requests, vec![orders]).await?;
         let answer = |Placement { order, .. }: &Placement| {
             Answer::created(order, Some(format!("/orders/{}", order.id)))
         };

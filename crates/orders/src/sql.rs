@@ -4,7 +4,7 @@ use gozon_contract::{
     CancelReason, Description, Money, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
     UserId,
 };
-use gozon_store::{Error, Result, Rows, Tx};
+use gozon_store::{Error, Result, Rows, Statement, Tx};
 use uuid::Uuid;
 
 /// A stored value that can't be: somebody else wrote to our table.
@@ -45,10 +45,7 @@ impl TryFrom<RawOrder> for Order {
 }
 
 /// Stores new orders.
-pub(crate) async fn insert_orders<'a>(
-    tx: &mut Tx,
-    orders: impl Iterator<Item = &'a Order>,
-) -> Result<()> {
+pub(crate) fn insert_orders<'a>(orders: impl Iterator<Item = &'a Order>) -> Statement {
     let orders: Vec<&Order> = orders.collect();
     let rows = Rows::of(&orders)
         .uuid("user_id", |order| order.user_id.uuid())
@@ -60,16 +57,13 @@ pub(crate) async fn insert_orders<'a>(
         .int("created_at", |order| order.created_at.micros())
         .int("updated_at", |order| order.updated_at.micros())
         .done();
-    tx.query(
+    Statement::new(
         "insert into orders
             (user_id, id, amount, description, status, version, created_at, updated_at)
          select user_id, id, amount, description, status, version, created_at, updated_at
          from {rows}",
     )
     .rows(rows)
-    .execute()
-    .await
-    .map(drop)
 }
 
 /// One of a user's orders. Another user's is not found.
@@ -127,6 +121,9 @@ pub(crate) async fn list_orders(
 
 /// Moves orders from NEW to where their payment put them. Returns those that moved; the others
 /// are not there, or were moved before.
+///
+/// The status is looked at in a `case`, where PostgreSQL's planner can't see that few orders are
+/// NEW: it would begin with those, and they are many when they pile up.
 pub(crate) async fn settle_orders(
     tx: &mut Tx,
     results: &[PaymentSettled],
@@ -147,7 +144,7 @@ pub(crate) async fn settle_orders(
                 version = orders.version + 1, updated_at = $1
              from {rows}
              where orders.user_id = rows.user_id and orders.id = rows.id
-               and orders.status = 'NEW'
+               and case orders.status when 'NEW' then true else false end
              returning orders.user_id, orders.id, orders.amount, orders.description,
                        orders.status, orders.cancel_reason, orders.version,
                        orders.created_at, orders.updated_at",

@@ -38,7 +38,8 @@ impl UseCase for Deposits {
 
     async fn apply(&self, tx: &mut Tx, requests: &[(UserId, Deposit)]) -> Result<Applied> {
         let accounts = sql::lock_accounts(tx, requests.iter().map(|(user, _)| *user)).await?;
-        let mut ledger = Ledger::open(accounts, self.clock.now());
+        let now = self.clock.now();
+        let mut ledger = Ledger::open(accounts, now);
         let answers = requests
             .iter()
             .map(|(user, deposit)| match ledger.deposit(*user, deposit.amount) {
@@ -46,7 +47,7 @@ impl UseCase for Deposits {
                 Err(refused) => Answer::Refused(refused.into()),
             })
             .collect();
-        sql::store_changes(tx, &ledger.close()).await?;
+        sql::store(tx, &[], &ledger.close(), now).await?;
         Ok(Applied { answers, added: None })
     }
 }

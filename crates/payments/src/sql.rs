@@ -3,7 +3,7 @@
 use gozon_contract::{
     Balance, CancelReason, Money, OrderId, Outcome, PaymentRequested, Timestamp, UserId,
 };
-use gozon_store::{Error, Result, Rows, Tx};
+use gozon_store::{Error, Result, Rows, Statement, Tx};
 use uuid::Uuid;
 
 use crate::ledger::{Account, Changes, Entry, EntryKind, Payment};
@@ -68,7 +68,7 @@ pub(crate) async fn lock_accounts(
     let accounts: Vec<RawAccount> = tx
         .query(
             "select user_id, balance, version, created_at from accounts
-             where user_id in (select user_id from {rows})
+             where user_id {among}
              order by user_id {for_update}",
         )
         .rows(Rows::of(&users).uuid("user_id", |user| user.uuid()).done())
@@ -77,13 +77,58 @@ pub(crate) async fn lock_accounts(
     accounts.into_iter().map(account).collect()
 }
 
-/// Stores what the ledger decided: the entries, and one update for each account that changed. The
-/// version guards the update once more, beside the lock.
-pub(crate) async fn store_changes(tx: &mut Tx, changes: &Changes) -> Result<()> {
-    if changes.entries.is_empty() {
-        return Ok(());
+/// Stores what was decided: new payments, each for an order that has none, the entries, and one
+/// update for each account that changed. The version guards the update once more, beside the lock.
+/// False if an order has a payment already: then none of it, and no debit, must be kept.
+pub(crate) async fn store(
+    tx: &mut Tx,
+    payments: &[Payment],
+    changes: &Changes,
+    now: Timestamp,
+) -> Result<bool> {
+    let (statements, rows): (Vec<_>, Vec<_>) = [
+        (insert_payments(payments, now), payments.len()),
+        (insert_entries(&changes.entries), changes.entries.len()),
+        (update_accounts(&changes.accounts), changes.accounts.len()),
+    ]
+    .into_iter()
+    .filter(|(_, rows)| *rows > 0)
+    .unzip();
+    if statements.is_empty() {
+        return Ok(true);
     }
-    let entries = Rows::of(&changes.entries)
+    let changed = tx.run_all(statements).await?;
+    let as_expected = |(changed, rows): (&u64, &usize)| *changed == *rows as u64;
+    if !payments.is_empty() && !as_expected((&changed[0], &rows[0])) {
+        return Ok(false);
+    }
+    if !changed.iter().zip(&rows).all(as_expected) {
+        return Err(Error::conflict("an account changed under its lock"));
+    }
+    Ok(true)
+}
+
+fn insert_payments(payments: &[Payment], now: Timestamp) -> Statement {
+    let rows = Rows::of(payments)
+        .uuid("order_id", |payment| payment.order_id.uuid())
+        .uuid("user_id", |payment| payment.user_id.uuid())
+        .int("amount", |payment| payment.amount.minor())
+        .maybe_text("decline_reason", |payment| {
+            payment.outcome.reason().map(|reason| reason.as_str().to_owned())
+        })
+        .done();
+    Statement::new(
+        "insert into payments (order_id, user_id, amount, decline_reason, created_at)
+         select order_id, user_id, amount, decline_reason, $1 from {rows}
+         where true order by order_id
+         on conflict (order_id) do nothing",
+    )
+    .bind(now.micros())
+    .rows(rows)
+}
+
+fn insert_entries(entries: &[Entry]) -> Statement {
+    let rows = Rows::of(entries)
         .uuid("user_id", |entry| entry.user_id.uuid())
         .int("seq", |entry| entry.seq)
         .text("kind", |entry| entry.kind.as_str().to_owned())
@@ -92,32 +137,26 @@ pub(crate) async fn store_changes(tx: &mut Tx, changes: &Changes) -> Result<()> 
         .maybe_uuid("order_id", |entry| entry.order_id.map(OrderId::uuid))
         .int("created_at", |entry| entry.created_at.micros())
         .done();
-    tx.query(
+    Statement::new(
         "insert into entries
             (user_id, seq, kind, amount, balance_after, order_id, created_at)
          select user_id, seq, kind, amount, balance_after, order_id, created_at from {rows}",
     )
-    .rows(entries)
-    .execute()
-    .await?;
-    let accounts = Rows::of(&changes.accounts)
+    .rows(rows)
+}
+
+fn update_accounts(accounts: &[(Account, i64)]) -> Statement {
+    let rows = Rows::of(accounts)
         .uuid("user_id", |(account, _)| account.user_id.uuid())
         .int("balance", |(account, _)| account.balance.minor())
         .int("version", |(account, _)| account.version)
         .int("was", |(_, was)| *was)
         .done();
-    let updated = tx
-        .query(
-            "update accounts set balance = rows.balance, version = rows.version from {rows}
-             where accounts.user_id = rows.user_id and accounts.version = rows.was",
-        )
-        .rows(accounts)
-        .execute()
-        .await?;
-    if updated != changes.accounts.len() as u64 {
-        return Err(Error::conflict("an account changed under its lock"));
-    }
-    Ok(())
+    Statement::new(
+        "update accounts set balance = rows.balance, version = rows.version from {rows}
+         where accounts.user_id = rows.user_id and accounts.version = rows.was",
+    )
+    .rows(rows)
 }
 
 /// The payments that were decided for the orders of these requests.
@@ -128,7 +167,7 @@ pub(crate) async fn find_payments(
     let found: Vec<(Uuid, Uuid, i64, Option<String>)> = tx
         .query(
             "select order_id, user_id, amount, decline_reason from payments
-             where order_id in (select order_id from {rows})",
+             where order_id {among}",
         )
         .rows(Rows::of(requests).uuid("order_id", |request| request.order_id.uuid()).done())
         .fetch_all()
@@ -145,41 +184,6 @@ pub(crate) async fn find_payments(
         Ok(Payment { order_id: order_id.into(), user_id: user_id.into(), amount, outcome })
     };
     found.into_iter().map(read).collect()
-}
-
-/// Stores new payments, each for an order that has none. One that was stored in the meantime is a
-/// conflict: what was decided here, and any debit with it, must not be.
-pub(crate) async fn insert_payments(
-    tx: &mut Tx,
-    payments: &[Payment],
-    now: Timestamp,
-) -> Result<()> {
-    if payments.is_empty() {
-        return Ok(());
-    }
-    let rows = Rows::of(payments)
-        .uuid("order_id", |payment| payment.order_id.uuid())
-        .uuid("user_id", |payment| payment.user_id.uuid())
-        .int("amount", |payment| payment.amount.minor())
-        .maybe_text("decline_reason", |payment| {
-            payment.outcome.reason().map(|reason| reason.as_str().to_owned())
-        })
-        .done();
-    let inserted = tx
-        .query(
-            "insert into payments (order_id, user_id, amount, decline_reason, created_at)
-             select order_id, user_id, amount, decline_reason, $1 from {rows}
-             where true order by order_id
-             on conflict (order_id) do nothing",
-        )
-        .bind(now.micros())
-        .rows(rows)
-        .execute()
-        .await?;
-    if inserted != payments.len() as u64 {
-        return Err(Error::conflict("an order was settled by somebody else meanwhile"));
-    }
-    Ok(())
 }
 
 #[derive(sqlx::FromRow)]

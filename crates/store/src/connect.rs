@@ -19,10 +19,18 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// be on another connection.
 const PLAN: &str = "set plan_cache_mode = force_custom_plan";
 
-/// How a transaction that may write begins on PostgreSQL. A process that is frozen or cut off while it holds locks must not
-/// hold up the others for ever.
+/// How a transaction that may write begins on PostgreSQL.
+///
+/// A process that is frozen or cut off while it holds locks must not hold up the others for ever.
+///
+/// All that we write is found by its key, in batches that are small beside their tables. The
+/// planner believes in statistics that may be a minute old, when the table was empty or no order
+/// was waiting; it then reads the whole table for each batch, or compares each row of it with each
+/// of the batch. So it is left no other plan than by the key.
 const WRITE: &str = "begin; set local plan_cache_mode = force_custom_plan; \
-                     set local idle_in_transaction_session_timeout = '30s'";
+                     set local idle_in_transaction_session_timeout = '30s'; \
+                     set local enable_seqscan = off; set local enable_hashjoin = off; \
+                     set local enable_mergejoin = off";
 
 /// How one that only reads does.
 const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
@@ -154,6 +162,15 @@ impl Db {
             Kind::Postgres(pool) => Tx::postgres(Session::begin(pool, SNAPSHOT).await?),
             Kind::Sqlite { read, .. } => Tx::sqlite(read.begin_with("begin").await?),
         })
+    }
+
+    /// How far apart batches of transactions had better [begin](crate::Pace). On SQLite each is
+    /// cheap: there is no way to a server and back.
+    pub(crate) fn gap(&self) -> Duration {
+        match &self.0 {
+            Kind::Postgres(_) => Duration::from_millis(10),
+            Kind::Sqlite { .. } => Duration::ZERO,
+        }
     }
 
     /// Asks the database for a sign of life.

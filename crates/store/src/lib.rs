@@ -8,14 +8,19 @@
 //! | in the text | PostgreSQL | SQLite |
 //! |---|---|---|
 //! | `{rows}` | `unnest($2, $3, …) as rows(…)` | `(select … from (values (?, …), …)) as rows` |
+//! | `x {among}` | `x = any ($2)` | `x in (?, …)` |
 //! | `{for_update}` | `for update` | nothing: the one writer holds the file |
 //! | `{skip_locked}` | `for update skip locked` | nothing |
+//!
+//! `{rows}` is a table to insert from or to join. To look up keys, `{among}` is better: with it
+//! PostgreSQL's planner can't begin at the other end, with a table that it believes to be empty.
 //!
 //! Instants are stored as `bigint` microseconds since the epoch, which both read alike.
 
 mod connect;
 mod error;
 mod migrate;
+mod pace;
 mod query;
 mod rows;
 mod session;
@@ -24,6 +29,7 @@ mod tx;
 pub use connect::{Db, InvalidUrl};
 pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
-pub use query::{Arg, FromRow, Query};
+pub use pace::Pace;
+pub use query::{Arg, FromRow, Query, Statement};
 pub use rows::{Rows, RowsOf};
 pub use tx::Tx;

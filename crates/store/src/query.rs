@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Postgres, Sqlite,
+    Arguments as _, AssertSqlSafe, Postgres, Row as _, Sqlite,
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
 };
@@ -82,6 +82,67 @@ pub struct Query<'t> {
 
 type Prepared<A> = (AssertSqlSafe<String>, A);
 
+/// A statement that changes rows, not run yet: for [`Tx::run_all`].
+#[derive(Debug)]
+#[must_use = "a statement does nothing until it is run"]
+pub struct Statement {
+    sql: &'static str,
+    args: Vec<Arg>,
+    rows: Option<Rows>,
+}
+
+impl Statement {
+    /// An `insert`, `update` or `delete`, without `returning`.
+    pub fn new(sql: &'static str) -> Self {
+        Self { sql, args: Vec::new(), rows: None }
+    }
+
+    /// Binds the next parameter.
+    pub fn bind(mut self, value: impl Into<Arg>) -> Self {
+        self.args.push(value.into());
+        self
+    }
+
+    /// The batch that `{rows}` or `{among}` stands for.
+    pub fn rows(mut self, rows: Rows) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+}
+
+impl Tx {
+    /// Runs statements that do not concern each other's rows, in any order; how many rows each of
+    /// them changed. On PostgreSQL they go there and back together, as parts of one statement: in
+    /// small batches the way costs more than the work.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<u64>> {
+        let run = async {
+            match self.connection() {
+                Connection::Postgres(connection) => {
+                    let (sql, args, count) = postgres_together(statements)?;
+                    let query = sqlx::query_with::<Postgres, _>(sql, args);
+                    let row = Session::limit(query.fetch_one(connection)).await?;
+                    let changed = |i| Ok(row.try_get::<i64, _>(i)?.unsigned_abs());
+                    (0..count).map(changed).collect()
+                }
+                Connection::Sqlite(connection) => {
+                    let mut changed = Vec::with_capacity(statements.len());
+                    for Statement { sql, args, rows } in statements {
+                        let (sql, args) = sqlite(sql, args, rows)?;
+                        let query = sqlx::query_with::<Sqlite, _>(sql, args);
+                        changed.push(query.execute(&mut *connection).await?.rows_affected());
+                    }
+                    Ok(changed)
+                }
+            }
+        };
+        let result = run.await;
+        self.noted(result)
+    }
+}
+
 impl<'t> Query<'t> {
     pub(crate) fn new(tx: &'t mut Tx, sql: &'static str) -> Self {
         Self { tx, sql, args: Vec::new(), rows: None }
@@ -93,7 +154,7 @@ impl<'t> Query<'t> {
         self
     }
 
-    /// The batch that `{rows}` stands for.
+    /// The batch that `{rows}` or `{among}` stands for.
     pub fn rows(mut self, rows: Rows) -> Self {
         self.rows = Some(rows);
         self
@@ -185,9 +246,39 @@ impl<'t> Query<'t> {
 }
 
 fn postgres(sql: &str, args: Vec<Arg>, rows: Option<Rows>) -> sqlx::Result<Prepared<PgArguments>> {
-    let source = rows.as_ref().map(|rows| rows.postgres_source(args.len()));
-    let sql = fill(sql, source.as_deref(), "for update", "for update skip locked");
     let mut bound = PgArguments::default();
+    let sql = postgres_part(sql, args, rows, &mut bound)?;
+    Ok((AssertSqlSafe(sql), bound))
+}
+
+/// Several statements as one, that says how many rows each has changed; and how many they are.
+fn postgres_together(
+    statements: Vec<Statement>,
+) -> sqlx::Result<(AssertSqlSafe<String>, PgArguments, usize)> {
+    let mut bound = PgArguments::default();
+    let (mut parts, mut counts) = (Vec::new(), Vec::new());
+    for (i, Statement { sql, args, rows }) in statements.into_iter().enumerate() {
+        let sql = postgres_part(sql, args, rows, &mut bound)?;
+        parts.push(format!("s{i} as ({sql} returning 1)"));
+        counts.push(format!("(select count(*) from s{i})"));
+    }
+    let sql = format!("with {} select {}", parts.join(", "), counts.join(", "));
+    Ok((AssertSqlSafe(sql), bound, counts.len()))
+}
+
+/// A statement whose parameters come after those that are bound already.
+fn postgres_part(
+    sql: &str,
+    args: Vec<Arg>,
+    rows: Option<Rows>,
+    bound: &mut PgArguments,
+) -> sqlx::Result<String> {
+    let first = bound.len();
+    let after = first + args.len();
+    let batch = rows.as_ref().map_or(String::new(), |rows| {
+        if sql.contains(AMONG) { rows.postgres_among(after) } else { rows.postgres_source(after) }
+    });
+    let sql = fill(&renumber(sql, first), &batch, "for update", "for update skip locked");
     for arg in args {
         match arg {
             Arg::Uuid(value) => bound.add(value),
@@ -198,9 +289,9 @@ fn postgres(sql: &str, args: Vec<Arg>, rows: Option<Rows>) -> sqlx::Result<Prepa
         .map_err(sqlx::Error::Encode)?;
     }
     if let Some(rows) = rows {
-        rows.bind_postgres(&mut bound)?;
+        rows.bind_postgres(bound)?;
     }
-    Ok((AssertSqlSafe(sql), bound))
+    Ok(sql)
 }
 
 fn sqlite(
@@ -209,8 +300,10 @@ fn sqlite(
     rows: Option<Rows>,
 ) -> sqlx::Result<Prepared<SqliteArguments>> {
     let first = rows.as_ref().map_or(0, Rows::sqlite_parameters);
-    let source = rows.as_ref().map(Rows::sqlite_source);
-    let sql = fill(&renumber(sql, first), source.as_deref(), "", "");
+    let batch = rows.as_ref().map_or(String::new(), |rows| {
+        if sql.contains(AMONG) { rows.sqlite_among() } else { rows.sqlite_source() }
+    });
+    let sql = fill(&renumber(sql, first), &batch, "", "");
     let mut bound = SqliteArguments::default();
     if let Some(rows) = rows {
         rows.bind_sqlite(&mut bound)?;
@@ -227,14 +320,18 @@ fn sqlite(
     Ok((AssertSqlSafe(sql), bound))
 }
 
+/// Where keys are looked up.
+const AMONG: &str = "{among}";
+
 /// Fills in the placeholders. Only texts of this program go in, never data.
-fn fill(sql: &str, rows: Option<&str>, for_update: &str, skip_locked: &str) -> String {
+fn fill(sql: &str, batch: &str, for_update: &str, skip_locked: &str) -> String {
     sql.replace("{for_update}", for_update)
         .replace("{skip_locked}", skip_locked)
-        .replace("{rows}", rows.unwrap_or_default())
+        .replace("{rows}", batch)
+        .replace(AMONG, batch)
 }
 
-/// Moves `$1`, `$2`, … on, since SQLite's unnamed parameters come first.
+/// Moves `$1`, `$2`, … on, after parameters that come first.
 fn renumber(sql: &str, by: usize) -> String {
     let mut parts = sql.split('$');
     let mut renumbered = parts.next().unwrap_or_default().to_owned();

@@ -5,7 +5,8 @@ use std::{fmt::Write as _, mem::take};
 use sqlx::{Arguments as _, postgres::PgArguments, sqlite::SqliteArguments};
 use uuid::Uuid;
 
-/// A batch of rows that a statement reads `from {rows}`, column by column. On PostgreSQL each
+/// A batch of rows that a statement reads `from {rows}`, column by column, or a batch of keys, one
+/// column of them, that it looks up `where key {among}`. On PostgreSQL each
 /// column is bound as an array, and one statement text and one plan serve any number of rows. On
 /// SQLite, where a round trip costs nothing, each value is bound by itself: a batch passed as one
 /// JSON text took six times as long, most of it parsing. There, a statement with room for the next
@@ -26,6 +27,17 @@ enum Column {
     MaybeText(Vec<Option<String>>),
 }
 
+impl Column {
+    /// The type of its values on PostgreSQL.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Uuid(_) | Self::MaybeUuid(_) => "uuid",
+            Self::Int(_) => "bigint",
+            Self::Text(_) | Self::MaybeText(_) => "text",
+        }
+    }
+}
+
 /// Builds [`Rows`] from a slice.
 #[derive(Debug)]
 pub struct RowsOf<'a, T> {
@@ -44,12 +56,7 @@ impl Rows {
         let mut sql = String::from("unnest(");
         for (i, (_, column)) in self.columns.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            let kind = match column {
-                Column::Uuid(_) | Column::MaybeUuid(_) => "uuid",
-                Column::Int(_) => "bigint",
-                Column::Text(_) | Column::MaybeText(_) => "text",
-            };
-            let _ = write!(sql, "{comma}${}::{kind}[]", first + i + 1);
+            let _ = write!(sql, "{comma}${}::{}[]", first + i + 1, column.kind());
         }
         sql.push_str(") as rows(");
         for (i, (name, _)) in self.columns.iter().enumerate() {
@@ -58,6 +65,18 @@ impl Rows {
         }
         sql.push(')');
         sql
+    }
+
+    /// What says on PostgreSQL that a value is among the first column.
+    pub(crate) fn postgres_among(&self, first: usize) -> String {
+        let kind = self.columns.first().map_or("text", |(_, column)| column.kind());
+        format!("= any (${}::{kind}[])", first + 1)
+    }
+
+    /// What says on SQLite that a value is among the first column. Room left over is null, which
+    /// equals nothing.
+    pub(crate) fn sqlite_among(&self) -> String {
+        format!("in ({})", vec!["?"; self.sqlite_parameters()].join(","))
     }
 
     /// How many rows the statement on SQLite has room for.

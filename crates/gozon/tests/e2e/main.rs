@@ -34,6 +34,7 @@ mod fleet;
 mod idempotency;
 mod isolation;
 mod outages;
+mod plans;
 mod race;
 mod scenario;
 mod sockets;

@@ -109,8 +109,9 @@ impl Kafka {
             .set("acks", "all")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
             .set("request.timeout.ms", "5000")
-            // A batch comes all at once; there is nothing to wait for.
-            .set("linger.ms", "0")
+            // A batch comes all at once; this is for how long it takes to put it into the buffer.
+            // What is there goes out in one request to each partition.
+            .set("linger.ms", "1")
             .set("compression.type", "lz4")
             // As Java clients partition, for whoever joins or produces from elsewhere.
             .set("partitioner", "murmur2_random")

@@ -46,8 +46,9 @@ pub trait Broker: Send + Sync + 'static {
 /// The receiving end of a topic. Dropped without [`Subscriber::ack`], it gives back what it held.
 #[async_trait]
 pub trait Subscriber: Send {
-    /// Waits for messages and takes those that are there, `most` at the most. Cancel-safe. The
-    /// previous batch must be acknowledged or given back first.
+    /// Waits for messages and takes those that are there, `most` at the most, or as many as
+    /// arrived in one piece. Cancel-safe. The previous batch must be acknowledged or given back
+    /// first.
     ///
     /// # Errors
     /// The broker is gone; attach anew.

@@ -1,6 +1,8 @@
 //! RabbitMQ, 3.10 to 4.x: a quorum queue for each competing topic, a fanout exchange for each
 //! broadcast one.
 //!
+//! Events that are published together travel together, [packed](packing).
+//!
 //! Publishing and consuming have a connection each, because RabbitMQ stops reading from one that
 //! publishes while it is short of memory, and acknowledgements must go on. Nothing waits without
 //! a limit: what fails or takes too long is answered with [`BrokerError::Away`], its connection is
@@ -8,7 +10,6 @@
 
 use std::{
     future::Future,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,18 +18,20 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use gozon_contract::{Delivery, Topic};
 use lapin::{
-    BasicProperties, Confirmation,
+    Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 
 use self::{
     link::{Link, Open},
+    packing::Packed,
     subscriber::Consuming,
 };
 use super::{Broker, BrokerError, Subscriber};
-use crate::{CONTENT_TYPE, Message};
+use crate::Message;
 
 mod link;
+mod packing;
 mod subscriber;
 mod topology;
 
@@ -42,8 +45,6 @@ const PING: Duration = Duration::from_secs(3);
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
 /// What a text property holds.
 const LONGEST_TEXT: usize = 255;
-/// Survives a restart of the server.
-const PERSISTENT: u8 = 2;
 
 /// A RabbitMQ server or cluster.
 pub(super) struct RabbitMq {
@@ -77,7 +78,7 @@ impl RabbitMq {
             Some(open) if open.works() => open,
             _ => self.open_for_publishing().await?,
         };
-        let outcome = confirmed(&open, messages).await;
+        let outcome = confirmed(&open, packing::pack(messages)).await;
         if outcome.is_ok() {
             self.idle().push(open);
         }
@@ -155,26 +156,20 @@ impl Broker for RabbitMq {
 }
 
 /// Sends the whole batch, and then waits for the confirmation of each.
-async fn confirmed(open: &Open, messages: &[(&Message, Delivery)]) -> Result<(), BrokerError> {
-    let sending = messages.iter().map(|(message, delivery)| {
+async fn confirmed(open: &Open, packed: Vec<Packed>) -> Result<(), BrokerError> {
+    let sending = packed.iter().map(|Packed { topic, delivery, properties, body }| {
         let (exchange, mandatory) = match delivery {
             // The default exchange, where a queue's name is its key.
             Delivery::Competing => ("", true),
             // It is no loss if nobody listens.
-            Delivery::Broadcast => (message.topic.as_str(), false),
+            Delivery::Broadcast => (topic.as_str(), false),
         };
-        let properties = BasicProperties::default()
-            .with_content_type(CONTENT_TYPE.into())
-            .with_delivery_mode(PERSISTENT)
-            .with_message_id(message.id.as_str().into())
-            .with_correlation_id(message.key.as_str().into())
-            .with_type(message.topic.as_str().into());
         open.channel.basic_publish(
             exchange.into(),
-            message.topic.as_str().into(),
+            topic.as_str().into(),
             BasicPublishOptions { mandatory, ..Default::default() },
-            &message.body,
-            properties,
+            body,
+            properties.clone(),
         )
     });
     for confirmation in try_join_all(sending).await? {
@@ -190,21 +185,6 @@ async fn confirmed(open: &Open, messages: &[(&Message, Delivery)]) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// What arrived, as a message of `topic`. One without an id is not ours; its content names it, so
-/// that a receiver can tell a repeat.
-fn received(topic: Topic, properties: &BasicProperties, body: Vec<u8>) -> Message {
-    let id = properties.message_id().as_ref().map_or_else(
-        || {
-            let mut hasher = DefaultHasher::new();
-            body.hash(&mut hasher);
-            format!("unnamed:{:016x}", hasher.finish())
-        },
-        ToString::to_string,
-    );
-    let key = properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
-    Message { id, topic: topic.name.to_owned(), key, body: body.into() }
 }
 
 impl From<lapin::Error> for BrokerError {

@@ -9,7 +9,6 @@
 mod retry;
 
 use std::{
-    borrow::Cow,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -36,8 +35,9 @@ const BATCH: usize = 1000;
 /// What a service does with the messages of one topic.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Deals with a batch of messages that were not dealt with before, all within `tx`, and
-    /// returns what to send in consequence. It must leave committing to the caller.
+    /// Deals with a batch of messages, all within `tx`, and returns what to send in consequence. It
+    /// must leave committing to the caller, who commits only if none was dealt with before: what
+    /// the handler does must be undone with the transaction.
     async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError>;
 }
 
@@ -201,23 +201,34 @@ impl Inbox {
         }
     }
 
+    /// Repeats are rare, after a crash or when the broker was away. So the work is done first, as
+    /// if there were none, and the marks are written on the way to the outbox. If they say
+    /// otherwise, none of it is kept.
     async fn in_one_transaction(&self, batch: &[Message]) -> Result<usize, HandleError> {
+        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let mut new = sql::inbox::mark(&mut tx, batch, self.clock.now()).await?;
-        let count = new.len();
-        if count == 0 {
+        let replies = self.call(&mut tx, batch).await?;
+        let marks = vec![sql::inbox::mark_all(batch, now)];
+        let (added, changed) = self.outbox.add_with(&mut tx, replies, marks).await?;
+        if changed.first() == Some(&(batch.len() as u64)) {
+            tx.commit().await?;
+            added.committed();
+            return Ok(batch.len());
+        }
+        drop((tx, added));
+
+        let mut tx = self.db.begin().await?;
+        let mut new = sql::inbox::mark(&mut tx, batch, now).await?;
+        if new.is_empty() {
             return Ok(0);
         }
-        let fresh: Cow<'_, [Message]> = if count == batch.len() {
-            batch.into()
-        } else {
-            batch.iter().filter(|message| new.remove(&message.id)).cloned().collect()
-        };
+        let fresh: Vec<_> =
+            batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
         let replies = self.call(&mut tx, &fresh).await?;
         let added = self.outbox.add(&mut tx, replies).await?;
         tx.commit().await?;
         added.committed();
-        Ok(count)
+        Ok(fresh.len())
     }
 
     /// Calls the handler. A panic is a failure of that message, not the end of the consumer.

@@ -3,20 +3,27 @@
 use std::collections::HashSet;
 
 use gozon_contract::Timestamp;
-use gozon_store::{Result, Rows, Tx};
+use gozon_store::{Result, Rows, Statement, Tx};
 
 use crate::Message;
 
-/// Marks messages as received; which of their ids were new. The rows go in sorted, so that two
-/// instances that got the same messages in another order don't deadlock.
+/// Marks messages as received. It changes fewer rows than they are if one is a repeat.
+pub(crate) fn mark_all(messages: &[Message], now: Timestamp) -> Statement {
+    Statement::new(
+        "insert into inbox (id, received_at)
+         select id, $1 from {rows} where true
+         on conflict (id) do nothing",
+    )
+    .bind(now.micros())
+    .rows(ids(messages))
+}
+
+/// Marks messages as received; which of their ids were new.
 pub(crate) async fn mark(
     tx: &mut Tx,
     messages: &[Message],
     now: Timestamp,
 ) -> Result<HashSet<String>> {
-    let mut ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
-    ids.sort_unstable();
-    ids.dedup();
     let new: Vec<(String,)> = tx
         .query(
             "insert into inbox (id, received_at)
@@ -25,10 +32,19 @@ pub(crate) async fn mark(
              returning id",
         )
         .bind(now.micros())
-        .rows(Rows::of(&ids).text("id", |id| (*id).to_owned()).done())
+        .rows(ids(messages))
         .fetch_all()
         .await?;
     Ok(new.into_iter().map(|(id,)| id).collect())
+}
+
+/// The ids of messages, each once, and sorted, so that two instances that got the same messages in
+/// another order don't deadlock.
+fn ids(messages: &[Message]) -> Rows {
+    let mut ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Rows::of(&ids).text("id", |id| (*id).to_owned()).done()
 }
 
 /// Forgets up to `$2` messages that were received before `$1`.

@@ -1,7 +1,12 @@
 //! The outbox: messages on their way out.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
 use gozon_contract::Timestamp;
-use gozon_store::{Result, Rows, Tx};
+use gozon_store::{Result, Rows, Statement, Tx};
 
 use crate::Message;
 
@@ -42,7 +47,7 @@ impl From<Raw> for OutboxRow {
 }
 
 /// Puts messages into the outbox. One that is there twice over, at the same instant, is there once.
-pub(crate) async fn insert(tx: &mut Tx, rows: &[OutboxRow]) -> Result<()> {
+pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
     let rows = Rows::of(rows)
         .int("available_at", |row| row.available_at.micros())
         .text("id", |row| row.message.id.clone())
@@ -52,7 +57,7 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[OutboxRow]) -> Result<()> {
         .int("created_at", |row| row.created_at.micros())
         .int("attempts", |row| row.attempts)
         .done();
-    tx.query(
+    Statement::new(
         "insert into outbox
             (available_at, id, topic, partition_key, body, created_at, attempts)
          select available_at, id, topic, partition_key, body, created_at, attempts from {rows}
@@ -60,32 +65,41 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[OutboxRow]) -> Result<()> {
          on conflict (available_at, id) do nothing",
     )
     .rows(rows)
-    .execute()
-    .await
-    .map(drop)
 }
 
 /// Takes messages out of the outbox; those that are no longer there are no error.
 pub(crate) async fn delete(tx: &mut Tx, rows: &[OutboxRow]) -> Result<u64> {
-    let keys = Rows::of(rows)
-        .int("available_at", |row| row.available_at.micros())
-        .text("id", |row| row.message.id.clone())
-        .done();
-    tx.query(
-        "delete from outbox
-         where (available_at, id) in (select available_at, id from {rows})",
-    )
-    .rows(keys)
-    .execute()
-    .await
+    let mut deleted = 0;
+    for (instant, ids) in by_instant(rows.iter().map(|row| (row.available_at, &row.message.id))) {
+        deleted += tx
+            .query("delete from outbox where available_at = $1 and id {among}")
+            .bind(instant.micros())
+            .rows(ids)
+            .execute()
+            .await?;
+    }
+    Ok(deleted)
+}
+
+/// The keys of rows, in as few statements as can be: those of one instant together.
+fn by_instant<'a>(
+    keys: impl Iterator<Item = (Timestamp, &'a String)>,
+) -> impl Iterator<Item = (Timestamp, Rows)> {
+    let mut instants: BTreeMap<Timestamp, Vec<&String>> = BTreeMap::new();
+    for (instant, id) in keys {
+        instants.entry(instant).or_default().push(id);
+    }
+    instants
+        .into_iter()
+        .map(|(instant, ids)| (instant, Rows::of(&ids).text("id", |id| (*id).clone()).done()))
 }
 
 /// Takes over up to `limit` rows that became available from `from` to `now`, oldest first: nobody
 /// else will before `until`. Rows that another process is just taking are passed over.
 ///
-/// Each row gets an instant of its own after `until`: the same message may be in the outbox more
-/// than once (a repeated request is answered again), and the primary key would not let the two
-/// have one instant.
+/// Each instant becomes an instant of its own after `until`: the same message may be in the outbox
+/// more than once (a repeated request is answered again), and the primary key would not let the
+/// two have one instant.
 pub(crate) async fn claim(
     tx: &mut Tx,
     from: Timestamp,
@@ -93,29 +107,35 @@ pub(crate) async fn claim(
     until: Timestamp,
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
-    let mut rows: Vec<Raw> = tx
+    let raw: Vec<Raw> = tx
         .query(
-            "with taken as materialized (
-                select available_at, id from outbox
-                where available_at >= $1 and available_at <= $2
-                order by available_at, id limit $3 {skip_locked}
-             ), due as materialized (
-                select available_at, id, row_number() over (order by available_at, id) as place
-                from taken
-             )
-             update outbox set available_at = $4 + due.place
-             from due where outbox.available_at = due.available_at and outbox.id = due.id
-             returning outbox.available_at, outbox.id, outbox.topic, outbox.partition_key,
-                outbox.body, outbox.created_at, outbox.attempts",
+            "select available_at, id, topic, partition_key, body, created_at, attempts
+             from outbox where available_at >= $1 and available_at <= $2
+             order by available_at, id limit $3 {skip_locked}",
         )
         .bind(from.micros())
         .bind(now.micros())
         .bind(limit)
-        .bind(until.micros())
         .fetch_all()
         .await?;
-    rows.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-    Ok(rows.into_iter().map(OutboxRow::from).collect())
+    let mut rows: Vec<_> = raw.into_iter().map(OutboxRow::from).collect();
+    let taken = by_instant(rows.iter().map(|row| (row.available_at, &row.message.id)));
+    let mut moved = HashMap::new();
+    for ((instant, ids), place) in taken.zip(1..) {
+        let next = until.plus(Duration::from_micros(place));
+        tx.query("update outbox set available_at = $2 where available_at = $1 and id {among}")
+            .bind(instant.micros())
+            .bind(next.micros())
+            .rows(ids)
+            .execute()
+            .await?;
+        moved.insert(instant, next);
+    }
+    for row in &mut rows {
+        row.available_at = moved[&row.available_at];
+    }
+    rows.sort_by(|a, b| (a.created_at, &a.message.id).cmp(&(b.created_at, &b.message.id)));
+    Ok(rows)
 }
 
 /// Puts off a row that the broker would not take: one attempt more, again at `next`.

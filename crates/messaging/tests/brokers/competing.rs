@@ -131,7 +131,8 @@ pub async fn consumers_share_the_work(subject: &Subject) {
 pub async fn what_a_dead_consumer_held_comes_again(subject: &Subject) {
     let rig = Rig::new(subject).await;
     let sent = rig.messages("held", 50);
-    let publishing = rig.publish(sent.clone());
+    // What is published together may be handed out together.
+    let publishing: Vec<_> = sent.chunks(10).map(|batch| rig.publish(batch.to_vec())).collect();
     let mut consumer = rig.subscribe(rig.queue).await;
     let done = ids(&in_time(consumer.receive(10)).await.unwrap());
     in_time(consumer.ack()).await.unwrap();
@@ -141,7 +142,9 @@ pub async fn what_a_dead_consumer_held_comes_again(subject: &Subject) {
     let missing: Vec<_> = sent.into_iter().filter(|one| !done.contains(&one.id)).collect();
     let mut heir = in_time(rig.elsewhere().subscribe(rig.queue)).await.unwrap();
     receive(heir.as_mut(), &missing).await;
-    publishing.await.unwrap();
+    for one in publishing {
+        one.await.unwrap();
+    }
 }
 
 /// However often: an outage of the consumer's database may last.

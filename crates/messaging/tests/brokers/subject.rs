@@ -140,14 +140,11 @@ impl Rig {
     }
 }
 
-/// The `n`th of some messages for a topic.
+/// The `n`th of some messages for a topic: an event, as far as a broker may look.
 pub fn message(topic: Topic, what: &str, n: usize) -> Message {
-    Message {
-        id: format!("{what}-{n}"),
-        topic: topic.name.to_owned(),
-        key: format!("key-{}", n % 10),
-        body: format!("{{\"n\":{n}}}").into_bytes().into(),
-    }
+    let (id, key) = (format!("{what}-{n}"), format!("key-{}", n % 10));
+    let body = format!(r#"{{"id":"{id}","partitionkey":"{key}","data":{n}}}"#);
+    Message { id, topic: topic.name.to_owned(), key, body: body.into_bytes().into() }
 }
 
 pub fn ids(messages: &[Message]) -> HashSet<String> {

@@ -18,9 +18,9 @@ use crate::BrokerError;
 
 /// Partitions of a topic with competing consumers, and so the most instances that share its work.
 /// More can be added to a topic by hand; fewer can't.
-const PARTITIONS: i32 = 12;
+const PARTITIONS: i32 = 6;
 /// Partitions of a broadcast topic. Every listener reads all of them.
-const BROADCAST_PARTITIONS: i32 = 3;
+const BROADCAST_PARTITIONS: i32 = 1;
 /// How long a broadcast topic keeps a message, and how often it starts a file to drop later.
 /// Listeners begin at the end, so this is only for those that fall behind.
 const BROADCAST_RETENTION: [(&str, &str); 2] =

@@ -12,12 +12,12 @@ use lapin::{
     types::{DeliveryTag, FieldTable},
 };
 
-use super::{link::Open, received, topology, within};
+use super::{link::Open, packing::unpack, topology, within};
 use crate::{BrokerError, Message, Subscriber};
 
-/// How many messages the server sends ahead of their acknowledgement: a batch in hand, and the
-/// next one.
-const PREFETCH: u16 = 2000;
+/// How many messages the server sends ahead of their acknowledgement. Under load each holds many
+/// events.
+const PREFETCH: u16 = 200;
 /// How long handing an answer to the connection may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// A batch that was given back is offered again right here, so that an outage of our database
@@ -31,11 +31,15 @@ pub(super) struct Consuming {
     open: Open,
     consumer: Consumer,
     /// Arrived, in the order of their tags; those in `held` come before them.
-    waiting: VecDeque<(DeliveryTag, Message)>,
-    /// What the last `receive` returned.
-    held: Vec<(DeliveryTag, Message)>,
+    waiting: VecDeque<Unpacked>,
+    /// What the last `receive` returned. A delivery is acknowledged as a whole, and so it is
+    /// handed out as a whole.
+    held: Vec<Unpacked>,
     given_back: u32,
 }
+
+/// A delivery's tag and what was in it.
+type Unpacked = (DeliveryTag, Vec<Message>);
 
 impl Consuming {
     /// Declares what `topic` needs and starts to consume it.
@@ -54,8 +58,8 @@ impl Consuming {
     fn take(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), BrokerError> {
         let delivery =
             next.ok_or_else(|| BrokerError::Away("the queue or its channel is gone".to_owned()))??;
-        let message = received(self.topic, &delivery.properties, delivery.data);
-        self.waiting.push_back((delivery.delivery_tag, message));
+        let messages = unpack(self.topic, &delivery.properties, delivery.data);
+        self.waiting.push_back((delivery.delivery_tag, messages));
         Ok(())
     }
 }
@@ -67,14 +71,22 @@ impl Subscriber for Consuming {
             let next = self.consumer.next().await;
             self.take(next)?;
         }
-        while self.waiting.len() < most
-            && let Some(next) = self.consumer.next().now_or_never()
-        {
+        let mut count = 0;
+        loop {
+            // The first is handed out whatever is in it.
+            while let Some((_, messages)) = self.waiting.front()
+                && (self.held.is_empty() || count + messages.len() <= most)
+            {
+                count += messages.len();
+                self.held.extend(self.waiting.pop_front());
+            }
+            if !self.waiting.is_empty() || count >= most {
+                break;
+            }
+            let Some(next) = self.consumer.next().now_or_never() else { break };
             self.take(next)?;
         }
-        let count = self.waiting.len().min(most);
-        self.held.extend(self.waiting.drain(..count));
-        Ok(self.held.iter().map(|(_, message)| message.clone()).collect())
+        Ok(self.held.iter().flat_map(|(_, messages)| messages.iter().cloned()).collect())
     }
 
     async fn ack(&mut self) -> Result<(), BrokerError> {
