@@ -97,12 +97,12 @@ pub(crate) async fn store(
     if statements.is_empty() {
         return Ok(true);
     }
-    let changed = tx.run_all(statements).await?;
-    let as_expected = |(changed, rows): (&u64, &usize)| *changed == *rows as u64;
-    if !payments.is_empty() && !as_expected((&changed[0], &rows[0])) {
+    let written = tx.run_all(statements).await?;
+    let as_expected = |(written, rows): (&u64, &usize)| *written == *rows as u64;
+    if !payments.is_empty() && !as_expected((&written[0], &rows[0])) {
         return Ok(false);
     }
-    if !changed.iter().zip(&rows).all(as_expected) {
+    if !written.iter().zip(&rows).all(as_expected) {
         return Err(Error::conflict("an account changed under its lock"));
     }
     Ok(true)
