@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use gozon_store::{Migration, Rows, Tx, migrate};
+use gozon_store::{Migration, Rows, Statement, Tx, migrate};
 use gozon_testkit::{TestDb, on_both_databases};
 use uuid::Uuid;
 
@@ -12,6 +12,9 @@ on_both_databases!(
     single_parameters_read_back,
     a_conflict_is_passed_over_or_merged,
     returning_tells_what_changed,
+    keys_are_looked_up_in_any_number,
+    statements_run_together,
+    one_of_several_that_fails_undoes_all,
     a_dropped_transaction_leaves_nothing,
     a_failed_statement_forbids_the_commit,
     a_snapshot_stands_still,
@@ -192,6 +195,77 @@ async fn returning_tells_what_changed(test: TestDb) {
     let deleted: Vec<(i64,)> =
         tx.query("delete from thing where n = $1 returning n").bind(2).fetch_all().await.unwrap();
     assert_eq!(deleted, [(2,)]);
+}
+
+async fn keys_are_looked_up_in_any_number(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &(0..20).map(plain).collect::<Vec<_>>()).await.unwrap();
+    for wanted in [vec![], vec![3], vec![7, 3, 7, 100], (5..18).collect::<Vec<i64>>()] {
+        let keys = Rows::of(&wanted).int("n", |n| *n).done();
+        let mut found: Vec<(i64, String)> = tx
+            .query("select n, text from thing where text <> $1 and n {among}")
+            .bind("text 9")
+            .rows(keys)
+            .fetch_all()
+            .await
+            .unwrap();
+        found.sort();
+        let expected: Vec<_> = (0..20)
+            .filter(|n| wanted.contains(n) && *n != 9)
+            .map(|n| (n, format!("text {n}")))
+            .collect();
+        assert_eq!(found, expected);
+    }
+    let ids = [plain(4).1, plain(6).1];
+    let deleted = tx.query("delete from thing where id {among}");
+    assert_eq!(
+        deleted.rows(Rows::of(&ids).uuid("id", |id| *id).done()).execute().await.unwrap(),
+        2
+    );
+}
+
+const INSERT: &str = "insert into thing (n, id, text) select n, id, $1 from {rows} where true
+     on conflict (n) do nothing";
+
+fn insert_as(text: &str, numbers: &[i64]) -> Statement {
+    let rows = Rows::of(numbers).int("n", |n| *n).uuid("id", |n| plain(*n).1).done();
+    Statement::new(INSERT).bind(text).rows(rows)
+}
+
+/// Each with parameters and a batch of its own.
+async fn statements_run_together(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1), plain(2), plain(3)]).await.unwrap();
+    let keys = Rows::of(&[2, 3]).int("n", |n| *n).done();
+    let changed = tx
+        .run_all(vec![
+            insert_as("first", &[4, 5]),
+            Statement::new("update thing set text = $1, bytes = $2 where n {among} and text <> $3")
+                .bind("changed")
+                .bind(&b"bytes"[..])
+                .bind("text 3")
+                .rows(keys),
+            insert_as("second", &[1, 6]),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(changed, [2, 1, 1]);
+    tx.commit().await.unwrap();
+    let texts: Vec<_> =
+        all(&mut db.read().await.unwrap()).await.into_iter().map(|thing| thing.3).collect();
+    assert_eq!(texts, ["text 1", "changed", "text 3", "first", "first", "second"]);
+}
+
+async fn one_of_several_that_fails_undoes_all(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    let twice = Statement::new("insert into thing (n, id, text) select n, id, 'twice' from {rows}")
+        .rows(Rows::of(&[7, 7]).int("n", |n| *n).uuid("id", |n| plain(*n).1).done());
+    tx.run_all(vec![insert_as("fine", &[1]), twice]).await.unwrap_err();
+    tx.commit().await.unwrap_err();
+    assert_eq!(all(&mut db.read().await.unwrap()).await, []);
 }
 
 async fn a_dropped_transaction_leaves_nothing(test: TestDb) {
