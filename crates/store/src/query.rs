@@ -337,8 +337,10 @@ fn renumber(sql: &str, by: usize) -> String {
     let mut renumbered = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let rest = part.trim_start_matches(|character: char| character.is_ascii_digit());
-        let number: usize = part[..part.len() - rest.len()].parse().unwrap_or(0);
-        let _ = write!(renumbered, "${}{rest}", number + by);
+        let _ = match part[..part.len() - rest.len()].parse::<usize>() {
+            Ok(number) => write!(renumbered, "${}{rest}", number + by),
+            Err(_) => write!(renumbered, "${part}"),
+        };
     }
     renumbered
 }
