@@ -23,7 +23,7 @@ use tokio::{
 use crate::harness::{Combo, Door, Process, Servers, User, send, soaking};
 
 /// Orders per second.
-const RATE: u32 = 300;
+const RATE: u32 = 320;
 /// The most orders under way at once; customers beyond that don't come in.
 const IN_FLIGHT: usize = 2_000;
 
