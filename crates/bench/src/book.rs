@@ -252,6 +252,10 @@ mod tests {
         assert_eq!(book.waiting(), HashMap::from([(7, 1)]));
         assert!(book.found_settled(lost, End::Finished));
         assert!(!book.found_settled(lost, End::Finished));
+        let pages = book.pages();
+        assert_eq!((pages.unsettled, pages.half.len()), (0, 0));
+        drop(pages);
+        // A snapshot tells of it again.
         book.settled(late, End::Cancelled);
 
         let pages = book.pages();

@@ -2,7 +2,8 @@
 //!
 //! A commit costs the same for one row or five hundred. The writer takes every request that queued
 //! up while the last commit ran, and commits them together. Under load commits also keep a little
-//! [distance](Pace); a request by itself never waits for others. If a commit fails for the data's sake, each gets a transaction of its own, so that one bad row harms nobody else.
+//! [distance](Pace); a request by itself never waits for others. If a commit fails for the data's
+//! sake, each gets a transaction of its own, so that one bad row harms nobody else.
 
 use std::{collections::HashMap, sync::Arc};
 

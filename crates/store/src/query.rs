@@ -71,18 +71,7 @@ impl From<&[u8]> for Arg {
 }
 
 /// A statement being put together: `$1`, `$2`, … are bound in order; the [placeholders](crate) are
-/// filled in when it runs.
-#[must_use = "a query does nothing until it is run"]
-pub struct Query<'t> {
-    tx: &'t mut Tx,
-    sql: &'static str,
-    args: Vec<Arg>,
-    rows: Option<Rows>,
-}
-
-type Prepared<A> = (AssertSqlSafe<String>, A);
-
-/// A statement that changes rows, not run yet: for [`Tx::run_all`].
+/// filled in when it runs, in a [`Query`] or by [`Tx::run_all`].
 #[derive(Debug)]
 #[must_use = "a statement does nothing until it is run"]
 pub struct Statement {
@@ -91,8 +80,17 @@ pub struct Statement {
     rows: Option<Rows>,
 }
 
+/// A [`Statement`] and the transaction that it is to run in.
+#[must_use = "a query does nothing until it is run"]
+pub struct Query<'t> {
+    tx: &'t mut Tx,
+    statement: Statement,
+}
+
+type Prepared<A> = (AssertSqlSafe<String>, A);
+
 impl Statement {
-    /// An `insert`, `update` or `delete`, without `returning`.
+    /// A statement with nothing bound yet.
     pub fn new(sql: &'static str) -> Self {
         Self { sql, args: Vec::new(), rows: None }
     }
@@ -111,9 +109,9 @@ impl Statement {
 }
 
 impl Tx {
-    /// Runs statements that do not concern each other's rows, in any order; how many rows each of
-    /// them changed. On PostgreSQL they go there and back together, as parts of one statement: in
-    /// small batches the way costs more than the work.
+    /// Runs statements that change rows, without `returning`, and do not concern each other's, in
+    /// any order; how many rows each of them changed. On PostgreSQL they go there and back
+    /// together, as parts of one statement: in small batches the way costs more than the work.
     ///
     /// # Errors
     /// As the database says.
@@ -129,8 +127,8 @@ impl Tx {
                 }
                 Connection::Sqlite(connection) => {
                     let mut changed = Vec::with_capacity(statements.len());
-                    for Statement { sql, args, rows } in statements {
-                        let (sql, args) = sqlite(sql, args, rows)?;
+                    for statement in statements {
+                        let (sql, args) = sqlite(statement)?;
                         let query = sqlx::query_with::<Sqlite, _>(sql, args);
                         changed.push(query.execute(&mut *connection).await?.rows_affected());
                     }
@@ -145,19 +143,17 @@ impl Tx {
 
 impl<'t> Query<'t> {
     pub(crate) fn new(tx: &'t mut Tx, sql: &'static str) -> Self {
-        Self { tx, sql, args: Vec::new(), rows: None }
+        Self { tx, statement: Statement::new(sql) }
     }
 
     /// Binds the next parameter.
-    pub fn bind(mut self, value: impl Into<Arg>) -> Self {
-        self.args.push(value.into());
-        self
+    pub fn bind(self, value: impl Into<Arg>) -> Self {
+        Self { statement: self.statement.bind(value), ..self }
     }
 
     /// The batch that `{rows}` or `{among}` stands for.
-    pub fn rows(mut self, rows: Rows) -> Self {
-        self.rows = Some(rows);
-        self
+    pub fn rows(self, rows: Rows) -> Self {
+        Self { statement: self.statement.rows(rows), ..self }
     }
 
     /// Runs the statement; how many rows it changed.
@@ -165,16 +161,16 @@ impl<'t> Query<'t> {
     /// # Errors
     /// As the database says.
     pub async fn execute(self) -> Result<u64> {
-        let Self { tx, sql, args, rows } = self;
+        let Self { tx, statement } = self;
         let run = async {
             Ok(match tx.connection() {
                 Connection::Postgres(connection) => {
-                    let (sql, args) = postgres(sql, args, rows)?;
+                    let (sql, args) = postgres(statement)?;
                     let query = sqlx::query_with::<Postgres, _>(sql, args);
                     Session::limit(query.execute(connection)).await?.rows_affected()
                 }
                 Connection::Sqlite(connection) => {
-                    let (sql, args) = sqlite(sql, args, rows)?;
+                    let (sql, args) = sqlite(statement)?;
                     let query = sqlx::query_with::<Sqlite, _>(sql, args);
                     query.execute(connection).await?.rows_affected()
                 }
@@ -189,16 +185,16 @@ impl<'t> Query<'t> {
     /// # Errors
     /// As the database says, or a row that `T` can't be read from.
     pub async fn fetch_all<T: FromRow>(self) -> Result<Vec<T>> {
-        let Self { tx, sql, args, rows } = self;
+        let Self { tx, statement } = self;
         let run = async {
             match tx.connection() {
                 Connection::Postgres(connection) => {
-                    let (sql, args) = postgres(sql, args, rows)?;
+                    let (sql, args) = postgres(statement)?;
                     let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
                     Session::limit(query.fetch_all(connection)).await
                 }
                 Connection::Sqlite(connection) => {
-                    let (sql, args) = sqlite(sql, args, rows)?;
+                    let (sql, args) = sqlite(statement)?;
                     sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await
                 }
             }
@@ -229,15 +225,15 @@ impl<'t> Query<'t> {
     /// # Errors
     /// As [`Query::fetch_all`]; later ones come through the stream.
     pub fn stream<T: FromRow>(self) -> Result<BoxStream<'t, Result<T>>> {
-        let Self { tx, sql, args, rows } = self;
+        let Self { tx, statement } = self;
         Ok(match tx.connection() {
             Connection::Postgres(connection) => {
-                let (sql, args) = postgres(sql, args, rows)?;
+                let (sql, args) = postgres(statement)?;
                 let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
                 query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
             }
             Connection::Sqlite(connection) => {
-                let (sql, args) = sqlite(sql, args, rows)?;
+                let (sql, args) = sqlite(statement)?;
                 let query = sqlx::query_as_with::<Sqlite, T, _>(sql, args);
                 query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
             }
@@ -245,9 +241,9 @@ impl<'t> Query<'t> {
     }
 }
 
-fn postgres(sql: &str, args: Vec<Arg>, rows: Option<Rows>) -> sqlx::Result<Prepared<PgArguments>> {
+fn postgres(statement: Statement) -> sqlx::Result<Prepared<PgArguments>> {
     let mut bound = PgArguments::default();
-    let sql = postgres_part(sql, args, rows, &mut bound)?;
+    let sql = postgres_part(statement, &mut bound)?;
     Ok((AssertSqlSafe(sql), bound))
 }
 
@@ -257,8 +253,8 @@ fn postgres_together(
 ) -> sqlx::Result<(AssertSqlSafe<String>, PgArguments, usize)> {
     let mut bound = PgArguments::default();
     let (mut parts, mut counts) = (Vec::new(), Vec::new());
-    for (i, Statement { sql, args, rows }) in statements.into_iter().enumerate() {
-        let sql = postgres_part(sql, args, rows, &mut bound)?;
+    for (i, statement) in statements.into_iter().enumerate() {
+        let sql = postgres_part(statement, &mut bound)?;
         parts.push(format!("s{i} as ({sql} returning 1)"));
         counts.push(format!("(select count(*) from s{i})"));
     }
@@ -267,12 +263,8 @@ fn postgres_together(
 }
 
 /// A statement whose parameters come after those that are bound already.
-fn postgres_part(
-    sql: &str,
-    args: Vec<Arg>,
-    rows: Option<Rows>,
-    bound: &mut PgArguments,
-) -> sqlx::Result<String> {
+fn postgres_part(statement: Statement, bound: &mut PgArguments) -> sqlx::Result<String> {
+    let Statement { sql, args, rows } = statement;
     let first = bound.len();
     let after = first + args.len();
     let batch = rows.as_ref().map_or(String::new(), |rows| {
@@ -294,11 +286,8 @@ fn postgres_part(
     Ok(sql)
 }
 
-fn sqlite(
-    sql: &str,
-    args: Vec<Arg>,
-    rows: Option<Rows>,
-) -> sqlx::Result<Prepared<SqliteArguments>> {
+fn sqlite(statement: Statement) -> sqlx::Result<Prepared<SqliteArguments>> {
+    let Statement { sql, args, rows } = statement;
     let first = rows.as_ref().map_or(0, Rows::sqlite_parameters);
     let batch = rows.as_ref().map_or(String::new(), |rows| {
         if sql.contains(AMONG) { rows.sqlite_among() } else { rows.sqlite_source() }

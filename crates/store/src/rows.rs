@@ -6,10 +6,10 @@ use sqlx::{Arguments as _, postgres::PgArguments, sqlite::SqliteArguments};
 use uuid::Uuid;
 
 /// A batch of rows that a statement reads `from {rows}`, column by column, or a batch of keys, one
-/// column of them, that it looks up `where key {among}`. On PostgreSQL each
-/// column is bound as an array, and one statement text and one plan serve any number of rows. On
-/// SQLite, where a round trip costs nothing, each value is bound by itself: a batch passed as one
-/// JSON text took six times as long, most of it parsing. There, a statement with room for the next
+/// column of them, that it looks up `where key {among}`. On PostgreSQL each column is bound as an
+/// array, and one statement text and one plan serve any number of rows. On SQLite, where a round
+/// trip costs nothing, each value is bound by itself: a batch passed as one JSON text took six
+/// times as long, most of it parsing. There, a statement with room for the next
 /// power of two serves the batch, so that a few prepared ones do for all sizes. The first column
 /// must have a value in every row, since that tells a row from room left over.
 #[derive(Debug)]

@@ -156,17 +156,17 @@ impl Broker for RabbitMq {
 }
 
 /// Sends the whole batch, and then waits for the confirmation of each.
-async fn confirmed(open: &Open, packed: Vec<Packed>) -> Result<(), BrokerError> {
+async fn confirmed(open: &Open, packed: Vec<Packed<'_>>) -> Result<(), BrokerError> {
     let sending = packed.iter().map(|Packed { topic, delivery, properties, body }| {
         let (exchange, mandatory) = match delivery {
             // The default exchange, where a queue's name is its key.
             Delivery::Competing => ("", true),
             // It is no loss if nobody listens.
-            Delivery::Broadcast => (topic.as_str(), false),
+            Delivery::Broadcast => (*topic, false),
         };
         open.channel.basic_publish(
             exchange.into(),
-            topic.as_str().into(),
+            (*topic).into(),
             BasicPublishOptions { mandatory, ..Default::default() },
             body,
             properties.clone(),

@@ -20,12 +20,12 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use gozon_contract::{Clock, Dice, Timestamp, Topic};
-use gozon_store::{Db, Error, Retry, Tx};
+use gozon_store::{Db, Error, Retry, Statement, Tx};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Broker, BrokerError, DeadLetter, InvalidEvent, Message, Origin, Outbox, Subscriber,
+    Added, Broker, BrokerError, DeadLetter, InvalidEvent, Message, Origin, Outbox, Subscriber,
     sql::{self, inbox::PendingRow},
 };
 
@@ -207,9 +207,8 @@ impl Inbox {
     async fn in_one_transaction(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let replies = self.call(&mut tx, batch).await?;
         let marks = vec![sql::inbox::mark_all(batch, now)];
-        let (added, changed) = self.outbox.add_with(&mut tx, replies, marks).await?;
+        let (added, changed) = self.work(&mut tx, batch, marks).await?;
         if changed.first() == Some(&(batch.len() as u64)) {
             tx.commit().await?;
             added.committed();
@@ -224,11 +223,22 @@ impl Inbox {
         }
         let fresh: Vec<_> =
             batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
-        let replies = self.call(&mut tx, &fresh).await?;
-        let added = self.outbox.add(&mut tx, replies).await?;
+        let (added, _) = self.work(&mut tx, &fresh, Vec::new()).await?;
         tx.commit().await?;
         added.committed();
         Ok(fresh.len())
+    }
+
+    /// Has messages dealt with and puts what follows from them into the outbox, together with other
+    /// statements; how many rows those have changed.
+    async fn work(
+        &self,
+        tx: &mut Tx,
+        messages: &[Message],
+        statements: Vec<Statement>,
+    ) -> Result<(Added, Vec<u64>), HandleError> {
+        let replies = self.call(tx, messages).await?;
+        Ok(self.outbox.add_with(tx, replies, statements).await?)
     }
 
     /// Calls the handler. A panic is a failure of that message, not the end of the consumer.

@@ -71,8 +71,7 @@ impl Inbox {
         if !sql::inbox::delete(&mut tx, row).await? {
             return Ok(());
         }
-        let replies = self.call(&mut tx, std::slice::from_ref(&row.message)).await?;
-        let added = self.outbox.add(&mut tx, replies).await?;
+        let (added, _) = self.work(&mut tx, std::slice::from_ref(&row.message), Vec::new()).await?;
         tx.commit().await?;
         added.committed();
         tracing::info!(id = row.message.id, "a later attempt succeeded");

@@ -70,7 +70,7 @@ pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
 /// Takes messages out of the outbox; those that are no longer there are no error.
 pub(crate) async fn delete(tx: &mut Tx, rows: &[OutboxRow]) -> Result<u64> {
     let mut deleted = 0;
-    for (instant, ids) in by_instant(rows.iter().map(|row| (row.available_at, &row.message.id))) {
+    for (instant, ids) in by_instant(rows) {
         deleted += tx
             .query("delete from outbox where available_at = $1 and id {among}")
             .bind(instant.micros())
@@ -82,12 +82,10 @@ pub(crate) async fn delete(tx: &mut Tx, rows: &[OutboxRow]) -> Result<u64> {
 }
 
 /// The keys of rows, in as few statements as can be: those of one instant together.
-fn by_instant<'a>(
-    keys: impl Iterator<Item = (Timestamp, &'a String)>,
-) -> impl Iterator<Item = (Timestamp, Rows)> {
+fn by_instant(rows: &[OutboxRow]) -> impl Iterator<Item = (Timestamp, Rows)> {
     let mut instants: BTreeMap<Timestamp, Vec<&String>> = BTreeMap::new();
-    for (instant, id) in keys {
-        instants.entry(instant).or_default().push(id);
+    for row in rows {
+        instants.entry(row.available_at).or_default().push(&row.message.id);
     }
     instants
         .into_iter()
@@ -119,9 +117,8 @@ pub(crate) async fn claim(
         .fetch_all()
         .await?;
     let mut rows: Vec<_> = raw.into_iter().map(OutboxRow::from).collect();
-    let taken = by_instant(rows.iter().map(|row| (row.available_at, &row.message.id)));
     let mut moved = HashMap::new();
-    for ((instant, ids), place) in taken.zip(1..) {
+    for ((instant, ids), place) in by_instant(&rows).zip(1..) {
         let next = until.plus(Duration::from_micros(place));
         tx.query("update outbox set available_at = $2 where available_at = $1 and id {among}")
             .bind(instant.micros())

@@ -6,7 +6,11 @@
 //! alone travels as itself.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format>
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use gozon_contract::{Delivery, Topic};
 use lapin::BasicProperties;
@@ -25,11 +29,11 @@ const LONGEST: usize = 256 * 1024;
 const PERSISTENT: u8 = 2;
 
 /// A message as RabbitMQ gets it.
-pub(super) struct Packed {
-    pub(super) topic: String,
+pub(super) struct Packed<'a> {
+    pub(super) topic: &'a str,
     pub(super) delivery: Delivery,
     pub(super) properties: BasicProperties,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Cow<'a, [u8]>,
 }
 
 /// What an event says of itself, as far as a [`Message`] repeats it.
@@ -40,9 +44,9 @@ struct Named {
 }
 
 /// Packs messages, each topic's in their order.
-pub(super) fn pack(messages: &[(&Message, Delivery)]) -> Vec<Packed> {
+pub(super) fn pack<'a>(messages: &[(&'a Message, Delivery)]) -> Vec<Packed<'a>> {
     let mut packed = Vec::new();
-    let mut batches: Vec<(Delivery, Vec<&Message>)> = Vec::new();
+    let mut batches: Vec<(Delivery, Vec<&'a Message>)> = Vec::new();
     for &(message, delivery) in messages {
         if !is_event(message) {
             packed.push(alone(message, delivery));
@@ -89,14 +93,14 @@ fn is_event(message: &Message) -> bool {
         .is_ok_and(|named: Named<'_>| named.id == message.id && named.partitionkey == message.key)
 }
 
-fn alone(message: &Message, delivery: Delivery) -> Packed {
+fn alone(message: &Message, delivery: Delivery) -> Packed<'_> {
     let properties = properties(message, CONTENT_TYPE)
         .with_message_id(message.id.as_str().into())
         .with_correlation_id(message.key.as_str().into());
-    Packed { topic: message.topic.clone(), delivery, properties, body: message.body.to_vec() }
+    Packed { topic: &message.topic, delivery, properties, body: Cow::Borrowed(&message.body) }
 }
 
-fn together(messages: &[&Message], delivery: Delivery) -> Packed {
+fn together<'a>(messages: &[&'a Message], delivery: Delivery) -> Packed<'a> {
     let length: usize = messages.iter().map(|message| message.body.len() + 1).sum();
     let mut body = Vec::with_capacity(length + 1);
     for message in messages {
@@ -105,7 +109,7 @@ fn together(messages: &[&Message], delivery: Delivery) -> Packed {
     }
     body.push(b']');
     let properties = properties(messages[0], BATCH_TYPE);
-    Packed { topic: messages[0].topic.clone(), delivery, properties, body }
+    Packed { topic: &messages[0].topic, delivery, properties, body: Cow::Owned(body) }
 }
 
 fn properties(message: &Message, content_type: &str) -> BasicProperties {
@@ -138,12 +142,7 @@ pub(super) fn unpack(topic: Topic, properties: &BasicProperties, body: Vec<u8>) 
 }
 
 /// A message without an id is not ours; its content names it, so that a receiver can tell a repeat.
-fn message(
-    topic: Topic,
-    id: Option<String>,
-    key: Option<String>,
-    body: std::sync::Arc<[u8]>,
-) -> Message {
+fn message(topic: Topic, id: Option<String>, key: Option<String>, body: Arc<[u8]>) -> Message {
     let id = id.unwrap_or_else(|| {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
@@ -177,15 +176,15 @@ mod tests {
         .into_message()
     }
 
-    fn packed(messages: &[Message]) -> Vec<Packed> {
+    fn packed(messages: &[Message]) -> Vec<Packed<'_>> {
         pack(&messages.iter().map(|message| (message, TOPIC.delivery)).collect::<Vec<_>>())
     }
 
     fn unpacked(packed: Vec<Packed>) -> Vec<Message> {
-        packed.into_iter().flat_map(|one| unpack(TOPIC, &one.properties, one.body)).collect()
+        packed.into_iter().flat_map(|one| unpack(TOPIC, &one.properties, one.body.into())).collect()
     }
 
-    fn kind(packed: &Packed) -> &str {
+    fn kind<'a>(packed: &'a Packed<'_>) -> &'a str {
         packed.properties.content_type().as_ref().unwrap().as_str()
     }
 
@@ -194,7 +193,7 @@ mod tests {
         let one = [event(1, "")];
         let sent = packed(&one);
         assert_eq!((sent.len(), kind(&sent[0])), (1, CONTENT_TYPE));
-        assert_eq!(sent[0].body, *one[0].body);
+        assert_eq!(*sent[0].body, *one[0].body);
         assert_eq!(unpacked(sent), one);
     }
 
