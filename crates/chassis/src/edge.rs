@@ -1,7 +1,12 @@
 //! The outermost layer of every service: request ids, traces, logs, metrics, panics, and problems
 //! rendered. What a handler returns passes here last.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -12,6 +17,7 @@ use axum::{
 };
 use gozon_contract::Dice;
 use gozon_messaging::TraceParent;
+use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
@@ -47,10 +53,12 @@ pub fn edge(routes: Router, edge: Edge) -> Router {
 
 /// The edge around routes that have a fallback of their own.
 pub fn observed(routes: Router, edge: Edge) -> Router {
+    let meters = Meters::new(edge.service);
+    let observe = middleware::from_fn_with_state(Arc::new((edge, meters)), observe);
+    // As one layer: the router boxes what each layer returns.
     routes
         .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(edge, observe))
+        .layer((observe, CatchPanicLayer::custom(panicked)))
 }
 
 async fn no_route(uri: Uri) -> Problem {
@@ -73,23 +81,25 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
     Problem::internal(&format_args!("panic: {text}")).into_response()
 }
 
-async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> Response<Body> {
+async fn observe(
+    State(observer): State<Arc<(Edge, Meters)>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let (edge, meters) = &*observer;
     let started = Instant::now();
     let context = RequestContext {
         request_id: request_id(request.headers(), &edge.dice),
         trace: trace(request.headers(), &edge.dice),
     };
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = name_of(request.method());
     let span = tracing::info_span!(
         "request",
         service = edge.service,
         request_id = %context.request_id,
         trace_id = context.trace.trace_id(),
-        %method,
+        method = %request.method(),
         path = request.uri().path(),
     );
     if let Ok(value) = HeaderValue::from_str(&context.request_id) {
@@ -107,7 +117,8 @@ async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(REQUEST_ID, value);
     }
 
-    let seconds = started.elapsed().as_secs_f64();
+    let took = started.elapsed();
+    let seconds = took.as_secs_f64();
     let status = response.status();
     span.in_scope(|| {
         if status.is_server_error() {
@@ -116,15 +127,59 @@ async fn observe(State(edge): State<Edge>, mut request: Request, next: Next) -> 
             tracing::debug!(status = status.as_u16(), seconds, "answered");
         }
     });
-    let labels = [
-        ("service", edge.service.to_owned()),
-        ("route", route),
-        ("method", method.to_string()),
-        ("status", status.as_u16().to_string()),
-    ];
-    metrics::counter!("gozon_http_requests_total", &labels).increment(1);
-    metrics::histogram!("gozon_http_request_seconds", "service" => edge.service).record(seconds);
+    meters.answered(route.as_ref().map_or("unmatched", MatchedPath::as_str), method, status, took);
     response
+}
+
+/// What is counted. Each is looked up by its labels once, and not before the first request: whoever
+/// collects may start after the routes were made.
+struct Meters {
+    service: &'static str,
+    seconds: OnceLock<Histogram>,
+    routes: RwLock<HashMap<String, Requests>>,
+}
+
+/// The requests to a route, by method and status.
+type Requests = HashMap<(&'static str, StatusCode), Counter>;
+
+impl Meters {
+    fn new(service: &'static str) -> Self {
+        Self { service, seconds: OnceLock::new(), routes: RwLock::default() }
+    }
+
+    fn answered(&self, route: &str, method: &'static str, status: StatusCode, took: Duration) {
+        let seconds = || histogram!("gozon_http_request_seconds", "service" => self.service);
+        self.seconds.get_or_init(seconds).record(took.as_secs_f64());
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = known.get(route).and_then(|these| these.get(&(method, status))) {
+            return requests.increment(1);
+        }
+        drop(known);
+        let labels = [
+            ("service", self.service.to_owned()),
+            ("route", route.to_owned()),
+            ("method", method.to_owned()),
+            ("status", status.as_u16().to_string()),
+        ];
+        let requests = counter!("gozon_http_requests_total", &labels);
+        requests.increment(1);
+        let mut known = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        known.entry(route.to_owned()).or_default().insert((method, status), requests);
+    }
+}
+
+/// A method as a label. Clients may make methods up; labels are kept for ever.
+fn name_of(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// The client's id if it is 1 to 128 visible ASCII characters, or else 16 random bytes.
@@ -143,4 +198,49 @@ fn trace(headers: &HeaderMap, dice: &Dice) -> TraceParent {
         .get(TRACEPARENT)
         .and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok())
         .map_or_else(|| TraceParent::start(dice), |parent| parent.child(dice))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_under_few_labels() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let edge = Edge { service: "test", dice: Dice::seeded(1) };
+        let routes = observed(Router::new().route("/things/{id}", get(async || "a thing")), edge);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                for (method, path) in [
+                    ("GET", "/things/1"),
+                    ("GET", "/things/2"),
+                    ("GET", "/nothing"),
+                    ("BREW", "/things/1"),
+                    ("BREW2", "/things/1"),
+                ] {
+                    let request = Request::builder().method(method).uri(path);
+                    let request = request.body(Body::empty()).unwrap();
+                    routes.clone().oneshot(request).await.unwrap();
+                }
+            });
+        });
+        let text = recorder.handle().render();
+        for (route, method, status, count) in [
+            ("/things/{id}", "GET", 200, 2),
+            ("/things/{id}", "other", 405, 2),
+            ("unmatched", "GET", 404, 1),
+        ] {
+            let line = format!(
+                "gozon_http_requests_total{{service=\"test\",route=\"{route}\",\
+                 method=\"{method}\",status=\"{status}\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(text.contains("gozon_http_request_seconds_count{service=\"test\"} 5\n"), "{text}");
+    }
 }

@@ -78,12 +78,19 @@ impl<R: Clone + Send + Sync + 'static> Writer<R> {
         let pace = Pace::of(&db);
         let mut group = Group { name, db, pace, clock, dice, use_case: Arc::new(use_case), jobs };
         let run = async move {
-            tokio::select! {
-                () = async { while group.step().await {} } => return,
-                () = stop.cancelled() => {}
+            loop {
+                let jobs = tokio::select! {
+                    jobs = group.next() => jobs,
+                    () = stop.cancelled(), if !group.jobs.is_closed() => {
+                        group.jobs.close();
+                        continue;
+                    }
+                };
+                if jobs.is_empty() {
+                    return;
+                }
+                group.commit(jobs).await;
             }
-            group.jobs.close();
-            while group.step().await {}
         };
         (Self { queue }, run)
     }
@@ -117,13 +124,15 @@ struct Group<U: UseCase> {
 }
 
 impl<U: UseCase> Group<U> {
-    /// Commits one group; false when no more can come.
-    async fn step(&mut self) -> bool {
+    /// The next group, once it may begin; empty when no more can come. Cancel-safe.
+    async fn next(&mut self) -> Vec<Job<U::Request>> {
         let mut jobs = Vec::new();
         self.pace.wait().await;
-        if self.jobs.recv_many(&mut jobs, BATCH).await == 0 {
-            return false;
-        }
+        self.jobs.recv_many(&mut jobs, BATCH).await;
+        jobs
+    }
+
+    async fn commit(&mut self, jobs: Vec<Job<U::Request>>) {
         self.pace.begin(jobs.len());
         let started = Instant::now();
         let size = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
@@ -131,7 +140,6 @@ impl<U: UseCase> Group<U> {
         self.finish(jobs).await;
         metrics::histogram!("gozon_commit_seconds", "writer" => self.name)
             .record(started.elapsed().as_secs_f64());
-        true
     }
 
     async fn finish(&self, jobs: Vec<Job<U::Request>>) {

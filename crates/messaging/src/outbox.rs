@@ -1,6 +1,6 @@
 //! The transactional outbox: messages become durable in the transaction that they speak of.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use gozon_contract::{Clock, Timestamp};
 use gozon_store::{Result, Statement, Tx};
@@ -72,7 +72,7 @@ impl Outbox {
         let lease_ends = created_at.plus(LEASE).micros();
         let available_at = Timestamp::from_micros(lease_ends - lease_ends.rem_euclid(TICK) + TICK);
         let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
-        let rows: Vec<_> = messages.into_iter().map(row).collect();
+        let rows: Vec<_> = each_once(messages).into_iter().map(row).collect();
         if !rows.is_empty() {
             statements.push(sql::outbox::insert(&rows));
         }
@@ -82,7 +82,22 @@ impl Outbox {
     }
 }
 
+/// Messages without those that repeat one before them. An order that is asked about twice in one
+/// batch is answered twice, with the same event.
+fn each_once(mut messages: Vec<Message>) -> Vec<Message> {
+    let mut ids = HashSet::with_capacity(messages.len());
+    let repeated: Vec<_> = messages.iter().map(|message| !ids.insert(&*message.id)).collect();
+    let mut repeated = repeated.into_iter();
+    messages.retain(|_| repeated.next() != Some(true));
+    messages
+}
+
 impl Added {
+    /// What was put there.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.rows.iter().map(|row| &row.message)
+    }
+
     /// The transaction is committed: hands the messages to the relay.
     pub fn committed(self) {
         if !self.rows.is_empty() && self.relay.try_send(self.rows).is_err() {

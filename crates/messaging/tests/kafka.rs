@@ -277,10 +277,16 @@ async fn a_topic_that_was_not_declared_is_refused() {
 
 #[tokio::test]
 async fn topics_get_their_partitions() {
-    for (delivery, partitions) in [(Delivery::Competing, 6), (Delivery::Broadcast, 1)] {
+    for (delivery, option, partitions) in [
+        (Delivery::Competing, "", 3),
+        (Delivery::Competing, "?partitions=5", 5),
+        (Delivery::Broadcast, "", 1),
+    ] {
         let topic = topic(delivery);
+        let url: &'static str = format!("{}{option}", kafka_url()).leak();
+        let instance = || broker::connect(url, vec![topic].leak(), &Dice::system()).unwrap();
         // Several instances at once.
-        let pings = (0..4).map(|_| async move { instance(topic).ping().await });
+        let pings = (0..4).map(|_| async move { instance().ping().await });
         futures_util::future::try_join_all(pings).await.unwrap();
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", servers()).create().unwrap();
@@ -323,10 +329,21 @@ async fn without_a_cluster_everything_fails_in_time() {
 
 #[test]
 fn urls_are_checked() {
-    for bad in ["kafka:", "kafka://", "kafka://a:1,", "kafka://a:1/x", "kafka://u:p@a:1", "kafka:a"]
-    {
+    for bad in [
+        "kafka:",
+        "kafka://",
+        "kafka://a:1,",
+        "kafka://a:1/x",
+        "kafka://u:p@a:1",
+        "kafka:a",
+        "kafka://a:1?partition=3",
+        "kafka://a:1?partitions=0",
+        "kafka://a:1?partitions=many",
+    ] {
         let error = broker::connect(bad, &[], &Dice::system()).err();
         assert!(matches!(error, Some(BrokerError::InvalidUrl(_))), "{bad}");
     }
-    assert!(broker::connect("kafka://a:1,b:2", &[], &Dice::system()).is_ok());
+    for good in ["kafka://a:1,b:2", "kafka://a:1?prefix=n.&partitions=12"] {
+        assert!(broker::connect(good, &[], &Dice::system()).is_ok(), "{good}");
+    }
 }

@@ -7,11 +7,12 @@ use gozon_contract::{Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, Paymen
 use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
 use gozon_store::Tx;
 
-use crate::sql;
+use crate::{sql, stream::Hub};
 
 /// Applies the results of payments.
 pub(crate) struct ApplyResults {
     pub(crate) clock: Clock,
+    pub(crate) hub: Hub,
 }
 
 #[async_trait]
@@ -41,6 +42,10 @@ impl Handler for ApplyResults {
             check_repeat(tx, &result).await?;
         }
         Ok(messages)
+    }
+
+    fn committed(&self, sent: &Message) {
+        self.hub.settled_here(sent);
     }
 }
 

@@ -88,6 +88,7 @@ impl Orders {
         let (outbox, handed) = Outbox::new(clock.clone());
         let relay =
             Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
+        let hub = Hub::new(limits);
         let (place, placing) = Writer::new(
             "orders",
             db.clone(),
@@ -102,11 +103,10 @@ impl Orders {
             db.clone(),
             Arc::clone(&broker),
             outbox,
-            Arc::new(ApplyResults { clock: clock.clone() }),
+            Arc::new(ApplyResults { clock: clock.clone(), hub: hub.clone() }),
             clock.clone(),
             dice.clone(),
         );
-        let hub = Hub::new(limits);
         let listening = Arc::new(AtomicBool::new(false));
         let listener = stream::listen(
             Arc::clone(&broker),

@@ -7,7 +7,7 @@ use gozon_contract::{
     Clock, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
 };
 use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
-use gozon_store::Tx;
+use gozon_store::{Error, Tx};
 
 use crate::{
     ledger::{Ledger, Payment},
@@ -59,10 +59,11 @@ impl Handler for Settle {
         let settlement = ledger
             .settle(&requests, stored)
             .map_err(|contradiction| HandleError::Failed(contradiction.to_string()))?;
-        if !sql::store(tx, &settlement.new, &ledger.close(), now).await? {
+        let stored = sql::store(tx, &settlement.new, &ledger.close(), now).await;
+        if let Err(Error::Conflict(_)) = &stored {
             self.wary.store(WARY, Ordering::Relaxed);
-            return Err(gozon_store::Error::conflict("an order was settled before").into());
         }
+        stored?;
 
         metrics::counter!("gozon_payments_settled_total").increment(settlement.new.len() as u64);
         // A repeat is answered too: should the first answer be lost, this one heals it.

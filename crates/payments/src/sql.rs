@@ -79,33 +79,29 @@ pub(crate) async fn lock_accounts(
 
 /// Stores what was decided: new payments, each for an order that has none, the entries, and one
 /// update for each account that changed. The version guards the update once more, beside the lock.
-/// False if an order has a payment already: then none of it, and no debit, must be kept.
+/// If an order has a payment already, that is a conflict, and none of it, and no debit, is kept.
 pub(crate) async fn store(
     tx: &mut Tx,
     payments: &[Payment],
     changes: &Changes,
     now: Timestamp,
-) -> Result<bool> {
+) -> Result<()> {
     let (statements, rows): (Vec<_>, Vec<_>) = [
-        (insert_payments(payments, now), payments.len()),
-        (insert_entries(&changes.entries), changes.entries.len()),
-        (update_accounts(&changes.accounts), changes.accounts.len()),
+        (insert_payments(payments, now), payments.len() as u64),
+        (insert_entries(&changes.entries), changes.entries.len() as u64),
+        (update_accounts(&changes.accounts), changes.accounts.len() as u64),
     ]
     .into_iter()
     .filter(|(_, rows)| *rows > 0)
     .unzip();
     if statements.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let written = tx.run_all(statements).await?;
-    let as_expected = |(written, rows): (&u64, &usize)| *written == *rows as u64;
-    if !payments.is_empty() && !as_expected((&written[0], &rows[0])) {
-        return Ok(false);
-    }
-    if !written.iter().zip(&rows).all(as_expected) {
+    if written != rows {
         return Err(Error::conflict("an account changed under its lock"));
     }
-    Ok(true)
+    Ok(())
 }
 
 fn insert_payments(payments: &[Payment], now: Timestamp) -> Statement {
@@ -119,9 +115,7 @@ fn insert_payments(payments: &[Payment], now: Timestamp) -> Statement {
         .done();
     Statement::new(
         "insert into payments (order_id, user_id, amount, decline_reason, created_at)
-         select order_id, user_id, amount, decline_reason, $1 from {rows}
-         where true order by order_id
-         on conflict (order_id) do nothing",
+         select order_id, user_id, amount, decline_reason, $1 from {rows} order by order_id",
     )
     .bind(now.micros())
     .rows(rows)

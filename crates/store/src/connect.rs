@@ -168,7 +168,7 @@ impl Db {
     /// cheap: there is no way to a server and back.
     pub(crate) fn gap(&self) -> Duration {
         match &self.0 {
-            Kind::Postgres(_) => Duration::from_millis(10),
+            Kind::Postgres(_) => Duration::from_millis(20),
             Kind::Sqlite { .. } => Duration::ZERO,
         }
     }

@@ -41,6 +41,9 @@ mod publish;
 mod subscriber;
 mod topics;
 
+/// Partitions of a topic with competing consumers, and so the most instances that share its work.
+/// A batch is a request to each partition that it has a key for, and a request is what costs Kafka.
+const PARTITIONS: i32 = 3;
 /// How long the producer tries to deliver a message before it says that it can't.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a publish takes at the most, with waiting for room in the producer's buffer.
@@ -53,6 +56,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A Kafka cluster.
 pub struct Kafka {
     servers: String,
+    /// How many a topic with competing consumers is made with.
+    partitions: i32,
     topics: &'static [Topic],
     /// Whether the topics are known to exist.
     declared: AtomicBool,
@@ -63,15 +68,24 @@ type Producer = Quiet<FutureProducer<Events>>;
 type Consumer = Quiet<StreamConsumer<Events>>;
 
 impl Kafka {
-    /// `kafka://host:port,host:port`.
+    /// `kafka://host:port,host:port`, with `?partitions=N` for topics that are made.
     pub(super) fn from_url(url: &str, topics: &'static [Topic]) -> Result<Self, BrokerError> {
-        let servers = url.strip_prefix("kafka://").unwrap_or_default();
+        let invalid = |reason: &str| BrokerError::InvalidUrl(reason.to_owned());
+        let address = url.strip_prefix("kafka://").unwrap_or_default();
+        let (servers, query) = address.split_once('?').unwrap_or((address, ""));
         let strange = |c: char| c.is_whitespace() || "/?#@".contains(c);
         if servers.split(',').any(|server| server.is_empty() || server.contains(strange)) {
-            return Err(BrokerError::InvalidUrl("kafka: takes a list of host:port".to_owned()));
+            return Err(invalid("kafka: takes a list of host:port"));
         }
+        let partitions = match query.strip_prefix("partitions=") {
+            Some(number) => number.parse().ok().filter(|number| (1..=1000).contains(number)),
+            None if query.is_empty() => Some(PARTITIONS),
+            None => return Err(invalid("kafka: takes ?partitions=N and ?prefix=NAME")),
+        };
+        let partitions = partitions.ok_or_else(|| invalid("partitions takes 1 to 1000"))?;
         Ok(Self {
             servers: servers.to_owned(),
+            partitions,
             topics,
             declared: AtomicBool::new(false),
             producer: Mutex::default(),
@@ -133,7 +147,7 @@ impl Kafka {
     }
 
     async fn declare(&self) -> Result<(), BrokerError> {
-        topics::declare(&self.config(), self.topics).await?;
+        topics::declare(&self.config(), self.topics, self.partitions).await?;
         self.declared.store(true, Ordering::Release);
         Ok(())
     }

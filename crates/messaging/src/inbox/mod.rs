@@ -39,6 +39,11 @@ pub trait Handler: Send + Sync + 'static {
     /// must leave committing to the caller, who commits only if none was dealt with before: what
     /// the handler does must be undone with the transaction.
     async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError>;
+
+    /// A message that [`Handler::handle`] returned is committed and on its way to the broker. For
+    /// whoever in this process would rather know now: nothing may depend on it, since a crash
+    /// comes before it as well as after it.
+    fn committed(&self, _sent: &Message) {}
 }
 
 /// Why messages could not be dealt with.
@@ -193,29 +198,30 @@ impl Inbox {
     /// Deals with messages in one transaction, again while others are in its way.
     async fn attempt(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let mut retry = Retry::new(&self.dice);
-        loop {
-            match self.in_one_transaction(batch).await {
-                Err(HandleError::Store(error)) if retry.again(&error).await => {}
-                result => return result,
-            }
+        let mut result = self.as_if_new(batch).await;
+        while let Err(HandleError::Store(error)) = &result
+            && retry.again(error).await
+        {
+            result = self.without_repeats(batch).await;
         }
+        result
     }
 
     /// Repeats are rare, after a crash or when the broker was away. So the work is done first, as
-    /// if there were none, and the marks are written on the way to the outbox. If they say
-    /// otherwise, none of it is kept.
-    async fn in_one_transaction(&self, batch: &[Message]) -> Result<usize, HandleError> {
-        let now = self.clock.now();
+    /// if there were none, and the marks are written on the way to the outbox. One that is there
+    /// already is a conflict, and none of it is kept.
+    async fn as_if_new(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let mut tx = self.db.begin().await?;
-        let marks = vec![sql::inbox::mark_all(batch, now)];
-        let (added, changed) = self.work(&mut tx, batch, marks).await?;
-        if changed.first() == Some(&(batch.len() as u64)) {
-            tx.commit().await?;
-            added.committed();
-            return Ok(batch.len());
-        }
-        drop((tx, added));
+        let marks = vec![sql::inbox::mark_all(batch, self.clock.now())];
+        let added = self.work(&mut tx, batch, marks).await?;
+        tx.commit().await?;
+        self.committed(added);
+        Ok(batch.len())
+    }
 
+    /// Looks for repeats first. How many messages were none.
+    async fn without_repeats(&self, batch: &[Message]) -> Result<usize, HandleError> {
+        let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let mut new = sql::inbox::mark(&mut tx, batch, now).await?;
         if new.is_empty() {
@@ -223,22 +229,27 @@ impl Inbox {
         }
         let fresh: Vec<_> =
             batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
-        let (added, _) = self.work(&mut tx, &fresh, Vec::new()).await?;
+        let added = self.work(&mut tx, &fresh, Vec::new()).await?;
         tx.commit().await?;
-        added.committed();
+        self.committed(added);
         Ok(fresh.len())
     }
 
+    fn committed(&self, added: Added) {
+        added.messages().for_each(|message| self.handler.committed(message));
+        added.committed();
+    }
+
     /// Has messages dealt with and puts what follows from them into the outbox, together with other
-    /// statements; how many rows those have changed.
+    /// statements.
     async fn work(
         &self,
         tx: &mut Tx,
         messages: &[Message],
         statements: Vec<Statement>,
-    ) -> Result<(Added, Vec<u64>), HandleError> {
+    ) -> Result<Added, HandleError> {
         let replies = self.call(tx, messages).await?;
-        Ok(self.outbox.add_with(tx, replies, statements).await?)
+        Ok(self.outbox.add_with(tx, replies, statements).await?.0)
     }
 
     /// Calls the handler. A panic is a failure of that message, not the end of the consumer.

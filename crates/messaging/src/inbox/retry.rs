@@ -71,9 +71,9 @@ impl Inbox {
         if !sql::inbox::delete(&mut tx, row).await? {
             return Ok(());
         }
-        let (added, _) = self.work(&mut tx, std::slice::from_ref(&row.message), Vec::new()).await?;
+        let added = self.work(&mut tx, std::slice::from_ref(&row.message), Vec::new()).await?;
         tx.commit().await?;
-        added.committed();
+        self.committed(added);
         tracing::info!(id = row.message.id, "a later attempt succeeded");
         Ok(())
     }

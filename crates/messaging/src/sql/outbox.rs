@@ -46,7 +46,7 @@ impl From<Raw> for OutboxRow {
     }
 }
 
-/// Puts messages into the outbox. One that is there twice over, at the same instant, is there once.
+/// Puts messages into the outbox. One that is there already, at the same instant, is a conflict.
 pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
     let rows = Rows::of(rows)
         .int("available_at", |row| row.available_at.micros())
@@ -60,9 +60,7 @@ pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
     Statement::new(
         "insert into outbox
             (available_at, id, topic, partition_key, body, created_at, attempts)
-         select available_at, id, topic, partition_key, body, created_at, attempts from {rows}
-         where true
-         on conflict (available_at, id) do nothing",
+         select available_at, id, topic, partition_key, body, created_at, attempts from {rows}",
     )
     .rows(rows)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gozon_messaging::{Origin, dead_letters::Filter};
+use gozon_store::Error;
 use gozon_testkit::{TestDb, on_both_databases};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ on_both_databases!(
     a_rejected_message_becomes_a_dead_letter_and_holds_up_nobody,
     nothing_is_lost_while_the_broker_is_away,
     the_same_message_twice_stalls_nothing,
+    the_same_message_twice_in_a_batch_is_sent_once,
     two_relays_share_what_was_left_behind,
     a_stopping_relay_sends_what_it_was_handed,
     a_backlog_is_worked_off,
@@ -135,13 +137,28 @@ async fn nothing_is_lost_while_the_broker_is_away(test: TestDb) {
     assert_eq!(service.broker.take(), ["a", "b", "c"].map(id));
 }
 
-/// A repeated request is answered again, so the same message may wait twice.
+async fn the_same_message_twice_in_a_batch_is_sent_once(test: TestDb) {
+    let mut service = Service::new(test).await;
+    let mut relay = service.relay();
+    let batch = ["a", "b", "a", "c", "b"].map(|name| service.message(name)).to_vec();
+    let mut tx = service.db.begin().await.unwrap();
+    let added = service.outbox.add(&mut tx, batch).await.unwrap();
+    tx.commit().await.unwrap();
+    added.committed();
+    assert_eq!(service.sent_by(&mut relay).await, [id("a"), id("b"), id("c")]);
+}
+
+/// A repeated request is answered again, so the same message may wait twice; at one instant that
+/// is a conflict, and who runs its transaction again meets another instant.
 async fn the_same_message_twice_stalls_nothing(test: TestDb) {
     let service = Service::new(test).await;
     let message = service.message("a");
-    service.leave_behind(vec![message.clone(), message.clone()]).await;
     service.leave_behind(vec![message.clone()]).await;
-    service.clock.advance(Duration::from_micros(1));
+    let mut tx = service.db.begin().await.unwrap();
+    let again = service.outbox.add(&mut tx, vec![message.clone()]).await;
+    assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
+    drop(tx);
+    service.clock.advance(Duration::from_millis(100));
     service.leave_behind(vec![message.clone(), service.message("b")]).await;
     service.clock.advance(A_WHILE);
     let mut relay = service.another_relay();

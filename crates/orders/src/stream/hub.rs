@@ -2,7 +2,7 @@
 //! however many others there are, connected or not.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,8 +12,9 @@ use std::{
 
 use axum::extract::ws::Utf8Bytes;
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
-use gozon_messaging::TraceParent;
-use serde::Serialize;
+use gozon_messaging::{Event, Message, TraceParent};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,12 @@ use super::StreamLimits;
 /// How many frames may wait for a client before it is cut off.
 const QUEUE: usize = 1024;
 const SHARDS: usize = 64;
+/// With so much room left a socket is told of an order by whoever settled it. A batch of one user's
+/// could fill the queue; those that hear it from the broker let the sockets send in between.
+const AMPLE: usize = QUEUE / 4 * 3;
+/// Of how many orders it is remembered that the sockets know of them before the broadcast. Beyond
+/// that they hear it twice, and look at the version.
+const TOLD: usize = 10_000;
 
 /// What a socket is told.
 #[derive(Clone, Debug)]
@@ -62,6 +69,21 @@ impl Frame {
         let text = serde_json::to_string(&frame).unwrap_or_default().into();
         Self { order, version, text }
     }
+
+    /// The frame of the order that an `order.changed` message tells of.
+    fn of(message: &Message) -> Option<Self> {
+        /// The little that is read of it; the rest goes to the sockets as it came.
+        #[derive(Deserialize)]
+        struct Head {
+            id: OrderId,
+            version: i64,
+        }
+        let event = Event::<Box<RawValue>>::read(message)
+            .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
+            .ok()?;
+        let head: Head = serde_json::from_str(event.data.get()).ok()?;
+        Some(Self::new(head.id, head.version, &event.data, event.traceparent))
+    }
 }
 
 /// The sockets of this instance. Clones are the same hub.
@@ -74,6 +96,8 @@ struct Inner {
     hasher: RandomState,
     next_id: AtomicU64,
     sockets: AtomicUsize,
+    /// The ids of messages that were told here and not heard from the broker yet.
+    told: Mutex<HashSet<String>>,
 }
 
 struct Sink {
@@ -112,6 +136,7 @@ impl Hub {
             hasher: RandomState::new(),
             next_id: AtomicU64::new(0),
             sockets: AtomicUsize::new(0),
+            told: Mutex::default(),
         }))
     }
 
@@ -151,9 +176,10 @@ impl Hub {
         Ok(Seat { hub: self.clone(), user, id, notes, overflow })
     }
 
-    /// Whether a user has a socket here.
-    pub fn has(&self, user: UserId) -> bool {
-        self.shard(user).contains_key(&user)
+    /// Whether a user has a socket here, and none with less room than that.
+    fn has_room(&self, user: UserId, room: usize) -> bool {
+        let has_room = |sinks: &Vec<Sink>| sinks.iter().all(|sink| sink.notes.capacity() >= room);
+        self.shard(user).get(&user).is_some_and(has_room)
     }
 
     /// Tells every socket of a user. One that has no room left is cut off; nobody waits for it.
@@ -174,10 +200,45 @@ impl Hub {
     /// An order was placed through this instance: its user's sockets here see it NEW. It costs no
     /// durable row, so other instances' sockets first see it when it is settled.
     pub fn placed(&self, order: &Order, trace: TraceParent) {
-        if self.has(order.user_id) {
+        if self.has_room(order.user_id, 0) {
             let frame = Frame::new(order.id, order.version, order, Some(trace));
             self.tell(order.user_id, &Note::Frame(frame));
         }
+    }
+
+    /// This instance settled an order: its user's sockets here need not wait for the broadcast.
+    pub fn settled_here(&self, changed: &Message) {
+        if self.changed(changed, AMPLE) {
+            let mut told = self.told();
+            if told.len() >= TOLD {
+                told.clear();
+            }
+            told.insert(changed.id.clone());
+        }
+    }
+
+    /// An order was settled, here or elsewhere.
+    pub fn heard(&self, changed: &Message) {
+        let known = self.told().remove(&changed.id);
+        if !known {
+            self.changed(changed, 0);
+        }
+    }
+
+    /// Tells the order's user, if there is a socket to tell and each has this much room; whether
+    /// it did.
+    fn changed(&self, changed: &Message, room: usize) -> bool {
+        let Ok(user) = changed.key.parse() else { return false };
+        if !self.has_room(user, room) {
+            return false;
+        }
+        let Some(frame) = Frame::of(changed) else { return false };
+        self.tell(user, &Note::Frame(frame));
+        true
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,5 +262,88 @@ impl Drop for Seat {
         drop(shard);
         self.hub.0.sockets.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("gozon_stream_sockets").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gozon_contract::{ORDER_CHANGED, ORDERS_SOURCE};
+    use serde_json::json;
+
+    use super::*;
+
+    const USER: &str = "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e";
+
+    fn hub() -> (Hub, Seat) {
+        let hub = Hub::new(StreamLimits::default());
+        let seat = hub.join(USER.parse().unwrap()).unwrap();
+        (hub, seat)
+    }
+
+    fn changed(n: u32) -> Message {
+        let id = format!("019aa3d9-a47b-774c-8000-{n:012}");
+        let order = json!({ "id": id, "version": 2 });
+        let time = Timestamp::from_micros(1);
+        Event::about(id, ORDER_CHANGED.name, ORDERS_SOURCE, USER, time, None, order).into_message()
+    }
+
+    fn told(seat: &mut Seat) -> usize {
+        std::iter::from_fn(|| seat.notes.try_recv().ok()).count()
+    }
+
+    #[test]
+    fn what_is_settled_here_is_told_once_and_before_the_broadcast() {
+        let (hub, mut seat) = hub();
+        hub.settled_here(&changed(1));
+        assert_eq!(told(&mut seat), 1);
+        hub.heard(&changed(1));
+        assert_eq!(told(&mut seat), 0);
+        // What is said again after that comes from somebody who had reason to.
+        hub.heard(&changed(1));
+        assert_eq!(told(&mut seat), 1);
+    }
+
+    #[test]
+    fn what_another_instance_settled_is_told() {
+        let (hub, mut seat) = hub();
+        hub.heard(&changed(1));
+        assert_eq!(told(&mut seat), 1);
+    }
+
+    #[test]
+    fn who_comes_after_the_commit_hears_the_broadcast_if_nobody_was_there_to_be_told() {
+        let (hub, seat) = hub();
+        drop(seat);
+        hub.settled_here(&changed(1));
+        let mut late = hub.join(USER.parse().unwrap()).unwrap();
+        hub.heard(&changed(1));
+        assert_eq!(told(&mut late), 1);
+    }
+
+    #[test]
+    fn a_large_batch_cuts_no_socket_off() {
+        let (hub, mut seat) = hub();
+        let batch: Vec<_> = (0..3_000).map(changed).collect();
+        for message in &batch {
+            hub.settled_here(message);
+        }
+        let mut heard = told(&mut seat);
+        assert!(heard > 0 && heard < QUEUE / 2, "{heard} at once");
+        for message in &batch {
+            hub.heard(message);
+            heard += told(&mut seat);
+        }
+        assert_eq!(heard, batch.len());
+        assert!(!seat.overflow.is_cancelled());
+    }
+
+    #[test]
+    fn the_memory_of_what_was_told_is_bounded() {
+        let (hub, mut seat) = hub();
+        for n in 0..30_000 {
+            hub.settled_here(&changed(n));
+            told(&mut seat);
+        }
+        assert!(hub.told().len() <= TOLD);
     }
 }

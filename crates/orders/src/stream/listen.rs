@@ -8,17 +8,12 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::{Clock, Dice, ORDER_CHANGED, OrderId, UserId};
-use gozon_messaging::{Broker, BrokerError, Event, Message, Subscriber};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use gozon_contract::{Clock, Dice, ORDER_CHANGED};
+use gozon_messaging::{Broker, BrokerError, Subscriber};
 use tokio::{task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Hub,
-    hub::{Frame, Note},
-};
+use super::{Hub, hub::Note};
 
 /// The most messages taken at once.
 const BATCH: usize = 256;
@@ -65,30 +60,10 @@ pub(crate) async fn listen(
 async fn push(subscriber: &mut dyn Subscriber, hub: &Hub) -> Result<(), BrokerError> {
     loop {
         for message in subscriber.receive(BATCH).await? {
-            if let Ok(user) = message.key.parse::<UserId>()
-                && hub.has(user)
-                && let Some(frame) = frame(&message)
-            {
-                hub.tell(user, &Note::Frame(frame));
-            }
+            hub.heard(&message);
         }
         subscriber.ack().await?;
         // Lets the sockets send what they were told before they are told more.
         yield_now().await;
     }
-}
-
-/// The little that is read of an order; the rest goes to the sockets as it came.
-#[derive(Deserialize)]
-struct Head {
-    id: OrderId,
-    version: i64,
-}
-
-fn frame(message: &Message) -> Option<Frame> {
-    let event = Event::<Box<RawValue>>::read(message)
-        .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
-        .ok()?;
-    let head: Head = serde_json::from_str(event.data.get()).ok()?;
-    Some(Frame::new(head.id, head.version, &event.data, event.traceparent))
 }

@@ -16,9 +16,6 @@ use super::{
 };
 use crate::BrokerError;
 
-/// Partitions of a topic with competing consumers, and so the most instances that share its work.
-/// More can be added to a topic by hand; fewer can't.
-const PARTITIONS: i32 = 6;
 /// Partitions of a broadcast topic. Every listener reads all of them.
 const BROADCAST_PARTITIONS: i32 = 1;
 /// How long a broadcast topic keeps a message, and how often it starts a file to drop later.
@@ -35,6 +32,7 @@ type Admin = Quiet<AdminClient<Events>>;
 pub(super) async fn declare(
     config: &ClientConfig,
     topics: &'static [Topic],
+    partitions: i32,
 ) -> Result<(), BrokerError> {
     let admin = Arc::new(Admin::new(config)?);
     let complete = async {
@@ -43,7 +41,7 @@ pub(super) async fn declare(
             if missing.is_empty() {
                 return Ok(());
             }
-            make_topics(&admin, &missing).await?;
+            make_topics(&admin, &missing, partitions).await?;
             sleep(TOPIC_WAIT).await;
         }
     };
@@ -68,11 +66,11 @@ async fn missing_topics(
     .await
 }
 
-async fn make_topics(admin: &Admin, topics: &[&Topic]) -> Result<(), BrokerError> {
+async fn make_topics(admin: &Admin, topics: &[&Topic], partitions: i32) -> Result<(), BrokerError> {
     // As many replicas as the cluster's default says.
     let replicas = || TopicReplication::Fixed(-1);
     let topics = topics.iter().map(|topic| match topic.delivery {
-        Delivery::Competing => NewTopic::new(topic.name, PARTITIONS, replicas()),
+        Delivery::Competing => NewTopic::new(topic.name, partitions, replicas()),
         Delivery::Broadcast => BROADCAST_RETENTION.into_iter().fold(
             NewTopic::new(topic.name, BROADCAST_PARTITIONS, replicas()),
             |topic, (key, value)| topic.set(key, value),
