@@ -9,7 +9,7 @@
 mod retry;
 
 use std::{
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -235,8 +235,12 @@ impl Inbox {
         Ok(fresh.len())
     }
 
+    /// Tells of what is committed. Whatever becomes of that, the relay gets it.
     fn committed(&self, added: Added) {
-        added.messages().for_each(|message| self.handler.committed(message));
+        let tell = || added.messages().for_each(|message| self.handler.committed(message));
+        if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+            tracing::error!(topic = self.topic.name, "a handler panicked after the commit");
+        }
         added.committed();
     }
 

@@ -12,6 +12,7 @@ use crate::service::{A_WHILE, Fate, NEWS, Service, THING, deliver, id, ids};
 on_both_databases!(
     a_repeat_has_no_effect,
     replies_are_committed_with_the_effect,
+    the_handler_is_told_of_what_is_committed,
     one_failing_message_is_isolated,
     a_failing_message_is_retried_with_growing_waits_and_then_dead,
     a_panic_is_a_failure_of_that_message_alone,
@@ -48,6 +49,32 @@ async fn replies_are_committed_with_the_effect(test: TestDb) {
     assert!(deliver(&inbox, &[service.message("ask2")]).await);
     assert_eq!(service.unsent().await, [""; 0]);
     assert_eq!(service.broker.take(), [""; 0]);
+}
+
+async fn the_handler_is_told_of_what_is_committed(test: TestDb) {
+    let mut service = Service::new(test).await;
+    let mut relay = service.relay();
+    let inbox = service.inbox();
+    let told = || std::mem::take(&mut *service.handler.committed.lock().unwrap());
+    let ask = service.message("ask");
+    assert!(deliver(&inbox, &[ask.clone(), service.message("b")]).await);
+    assert_eq!(told(), [id("re-ask")]);
+    assert!(deliver(&inbox, &[ask.clone(), service.message("ask2")]).await);
+    assert_eq!(told(), [id("re-ask2")]);
+
+    service.handler.will("ask3", Fate::BreaksCommit, 1);
+    assert!(deliver(&inbox, &[service.message("ask3")]).await);
+    assert_eq!(told(), [""; 0]);
+    service.clock.advance(A_WHILE);
+    assert_eq!(inbox.retry_step().await.unwrap(), 1);
+    assert_eq!(told(), [id("re-ask3")]);
+
+    // A panic there is no reason to send it late.
+    service.emptied_by(&mut relay).await;
+    service.broker.take();
+    assert!(deliver(&inbox, &[service.message("ask-loud")]).await);
+    assert_eq!(told(), [id("re-ask-loud")]);
+    assert_eq!(service.sent_by(&mut relay).await, [id("re-ask-loud")]);
 }
 
 async fn one_failing_message_is_isolated(test: TestDb) {

@@ -262,12 +262,15 @@ pub(crate) async fn deliver(inbox: &Inbox, batch: &[Message]) -> bool {
 }
 
 /// Writes down each message as an effect, replies to those named `ask…`, and meets the fate that
-/// the test has set for a message.
+/// the test has set for a message. It panics when it is told that a reply to `ask-loud…` is
+/// committed.
 #[derive(Default)]
 pub(crate) struct FakeHandler {
     fates: Mutex<HashMap<String, (Fate, u32)>>,
     /// The sizes of the batches it was called with.
     pub(crate) batches: Mutex<Vec<usize>>,
+    /// The ids of the replies that it was told are committed.
+    pub(crate) committed: Mutex<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -330,6 +333,11 @@ impl Handler for FakeHandler {
             }
         }
         Ok(replies)
+    }
+
+    fn committed(&self, sent: &Message) {
+        self.committed.lock().unwrap().push(sent.id.clone());
+        assert!(!sent.id.contains("loud"), "as the test wants it");
     }
 }
 

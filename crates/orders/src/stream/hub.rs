@@ -96,7 +96,8 @@ struct Inner {
     hasher: RandomState,
     next_id: AtomicU64,
     sockets: AtomicUsize,
-    /// The ids of messages that were told here and not heard from the broker yet.
+    /// The ids of messages that were told here and not heard from the broker yet. An order changes
+    /// once, and so an id stands for one version.
     told: Mutex<HashSet<String>>,
 }
 
