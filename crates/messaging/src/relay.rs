@@ -13,24 +13,30 @@ use std::{
 };
 
 use gozon_contract::{Clock, Dice, Timestamp};
-use gozon_store::{Db, Result};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use gozon_store::{Db, Error, Result};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Broker, BrokerError, DeadLetter, Origin,
     outbox::{Handed, LEASE},
-    sql::{self, outbox::OutboxRow},
+    sql::{
+        self,
+        outbox::{Claimed, OutboxRow},
+    },
 };
 
 /// The most messages published in one go.
 const BATCH: usize = 1000;
 /// How often the table is swept.
 const SWEEP: Duration = Duration::from_secs(1);
-/// A sweep that found all there was need not look at older rows again; but for this long, since a
-/// transaction may commit late.
+/// What a pass over the table found need not be looked at again; but for this long, since a
+/// transaction may commit late. A pass that takes longer begins anew.
 const LATE_COMMIT: Duration = Duration::from_secs(10);
-/// Every so many sweeps look at the whole table all the same.
+/// Every so many passes look at the whole table all the same.
 const WHOLE_TABLE: u32 = 60;
 /// How long published rows may stay in the table, so that many are deleted together. In this time
 /// a crash sends them once more, and no longer.
@@ -56,10 +62,28 @@ pub struct Relay {
     /// When they are to be deleted, however few they are.
     clear_at: Instant,
     next_sweep: Instant,
-    sweeps: u32,
+    sweeping: Option<Sweeping>,
+    /// The pass that the next sweep goes on with.
+    pass: Option<Pass>,
+    passes: u32,
     low_water: Arc<AtomicI64>,
     failures: u32,
     answer: Duration,
+}
+
+/// A sweep under way. It has a task of its own: while an old snapshot is held open, it has to step
+/// over each row that was deleted since, and what is handed over should not wait for that.
+struct Sweeping {
+    pass: Pass,
+    task: JoinHandle<Result<Claimed>>,
+}
+
+/// Sweeps that each go on where the one before had to stop. To begin at the start each time would be
+/// to step over all the rows that it has just moved away.
+#[derive(Clone, Copy)]
+struct Pass {
+    began: Timestamp,
+    place: Timestamp,
 }
 
 impl Relay {
@@ -82,7 +106,9 @@ impl Relay {
             published: Vec::new(),
             clear_at: Instant::now(),
             next_sweep: Instant::now(),
-            sweeps: 0,
+            sweeping: None,
+            pass: None,
+            passes: 0,
             low_water: Arc::new(AtomicI64::new(0)),
             failures: 0,
             answer: ANSWER,
@@ -171,34 +197,54 @@ impl Relay {
     /// What to publish next; empty when there is nothing and published rows are to be deleted.
     async fn next_batch(&mut self) -> Result<Vec<OutboxRow>> {
         let linger = !self.published.is_empty();
-        let clock = self.clock.clone();
+        if self.sweeping.is_none() && self.next_sweep <= Instant::now() {
+            self.sweep();
+        }
+        let Self { clock, handed, sweeping, .. } = self;
         tokio::select! {
             biased;
-            () = sleep_until(self.next_sweep) => self.sweep().await,
-            rows = self.handed.next(BATCH, || clock.now()) => Ok(rows),
+            (pass, claimed) = finished(sweeping) => self.swept(pass, claimed),
+            rows = handed.next(BATCH, || clock.now()) => Ok(rows),
             () = sleep_until(self.clear_at), if linger => Ok(Vec::new()),
+            () = sleep_until(self.next_sweep), if sweeping.is_none() => Ok(Vec::new()),
         }
     }
 
-    /// Takes over rows whose lease is over. A full batch means there may be more: it comes again
-    /// at once.
-    async fn sweep(&mut self) -> Result<Vec<OutboxRow>> {
+    /// Starts to take over rows whose lease is over.
+    fn sweep(&mut self) {
         // Should this fail, what is handed over gets its turn before the next attempt.
         self.next_sweep = Instant::now() + SWEEP;
         let now = self.clock.now();
-        let whole = self.sweeps.is_multiple_of(WHOLE_TABLE);
-        let from = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let mut tx = self.db.begin().await?;
-        let until = now.plus(LEASE);
-        let rows =
-            sql::outbox::claim(&mut tx, Timestamp::from_micros(from), now, until, limit).await?;
-        tx.commit().await?;
+        let whole = self.passes.is_multiple_of(WHOLE_TABLE);
+        let start = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
+        let anew = Pass { began: now, place: Timestamp::from_micros(start) };
+        let pass = self.pass.take().unwrap_or(anew);
+        let db = self.db.clone();
+        let task = tokio::spawn(async move {
+            let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+            let mut tx = db.begin().await?;
+            let claimed =
+                sql::outbox::claim(&mut tx, pass.place, now, now.plus(LEASE), limit).await?;
+            tx.commit().await?;
+            Ok(claimed)
+        });
+        self.sweeping = Some(Sweeping { pass, task });
+    }
+
+    /// What a sweep came to. A full batch means that there may be more: the next one comes at once.
+    fn swept(&mut self, pass: Pass, claimed: Result<Claimed>) -> Result<Vec<OutboxRow>> {
+        let Claimed { rows, reached } = claimed?;
+        let mut seen = pass.began.minus(LATE_COMMIT);
         if rows.len() == BATCH {
             self.next_sweep = Instant::now();
-        } else {
-            self.sweeps = self.sweeps.wrapping_add(1);
-            self.low_water.store(now.minus(LATE_COMMIT).micros(), Ordering::Relaxed);
+            seen = seen.min(reached);
+            if self.clock.now().since(pass.began) < LATE_COMMIT {
+                self.pass = Some(Pass { place: reached, ..pass });
+            }
+        }
+        self.low_water.fetch_max(seen.micros(), Ordering::Relaxed);
+        if self.pass.is_none() {
+            self.passes = self.passes.wrapping_add(1);
         }
         if !rows.is_empty() {
             tracing::info!(service = self.service, rows = rows.len(), "took over from the outbox");
@@ -273,6 +319,16 @@ impl Relay {
         let wait = Duration::from_millis(50 << self.failures.min(4)).min(Duration::from_secs(1));
         sleep(self.dice.jitter(wait)).await;
     }
+}
+
+/// The end of a sweep, once there is one under way.
+async fn finished(sweeping: &mut Option<Sweeping>) -> (Pass, Result<Claimed>) {
+    let Some(Sweeping { pass, task }) = sweeping else { return std::future::pending().await };
+    let claimed =
+        task.await.unwrap_or_else(|gone| Err(Error::conflict(&format!("the sweep: {gone}"))));
+    let pass = *pass;
+    *sweeping = None;
+    (pass, claimed)
 }
 
 async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {

@@ -90,6 +90,12 @@ fn by_instant(rows: &[OutboxRow]) -> impl Iterator<Item = (Timestamp, Rows)> {
         .map(|(instant, ids)| (instant, Rows::of(&ids).text("id", |id| (*id).clone()).done()))
 }
 
+/// Rows that were taken over, and the instant that the last of them had before.
+pub(crate) struct Claimed {
+    pub rows: Vec<OutboxRow>,
+    pub reached: Timestamp,
+}
+
 /// Takes over up to `limit` rows that became available from `from` to `now`, oldest first: nobody
 /// else will before `until`. Rows that another process is just taking are passed over.
 ///
@@ -102,7 +108,7 @@ pub(crate) async fn claim(
     now: Timestamp,
     until: Timestamp,
     limit: i64,
-) -> Result<Vec<OutboxRow>> {
+) -> Result<Claimed> {
     let raw: Vec<Raw> = tx
         .query(
             "select available_at, id, topic, partition_key, body, created_at, attempts
@@ -115,6 +121,7 @@ pub(crate) async fn claim(
         .fetch_all()
         .await?;
     let mut rows: Vec<_> = raw.into_iter().map(OutboxRow::from).collect();
+    let reached = rows.last().map_or(from, |row| row.available_at);
     let mut moved = HashMap::new();
     for ((instant, ids), place) in by_instant(&rows).zip(1..) {
         let next = until.plus(Duration::from_micros(place));
@@ -130,7 +137,7 @@ pub(crate) async fn claim(
         row.available_at = moved[&row.available_at];
     }
     rows.sort_by(|a, b| (a.created_at, &a.message.id).cmp(&(b.created_at, &b.message.id)));
-    Ok(rows)
+    Ok(Claimed { rows, reached })
 }
 
 /// Puts off a row that the broker would not take: one attempt more, again at `next`.

@@ -19,6 +19,7 @@ on_both_databases!(
     the_same_message_twice_stalls_nothing,
     the_same_message_twice_in_a_batch_is_sent_once,
     two_relays_share_what_was_left_behind,
+    what_commits_behind_a_long_pass_is_found,
     a_stopping_relay_sends_what_it_was_handed,
     a_backlog_is_worked_off,
     a_silent_broker_does_not_stop_the_relay_for_ever,
@@ -177,6 +178,34 @@ async fn two_relays_share_what_was_left_behind(test: TestDb) {
     service.clock.advance(A_WHILE);
     let (mut one, mut two) = (service.another_relay(), service.another_relay());
     tokio::join!(service.emptied_by(&mut one), service.emptied_by(&mut two));
+    let mut sent = service.broker.take();
+    sent.sort();
+    assert_eq!(sent, names.iter().map(|name| id(name)).collect::<Vec<_>>());
+}
+
+/// The sweeps of a pass go on where the one before stopped; a transaction may commit behind that.
+async fn what_commits_behind_a_long_pass_is_found(test: TestDb) {
+    let service = Service::new(test).await;
+    let names: Vec<_> = (0..3500).map(|n| format!("{n:05}")).collect();
+    for chunk in names.chunks(500) {
+        service.leave_behind(chunk.iter().map(|name| service.message(name)).collect()).await;
+        service.clock.advance(Duration::from_millis(100));
+    }
+    service.clock.advance(Duration::from_secs(4));
+    let mut relay = service.another_relay();
+    relay.step().await;
+    relay.step().await;
+    let mut tx = service.db.begin().await.unwrap();
+    let moved = tx
+        .query("update outbox set available_at = $1 where id = $2 and available_at > $1")
+        .bind(service.clock.now().minus(Duration::from_secs(9)).micros())
+        .bind(id("03499").as_str())
+        .execute()
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(moved, 1);
+    service.emptied_by(&mut relay).await;
     let mut sent = service.broker.take();
     sent.sort();
     assert_eq!(sent, names.iter().map(|name| id(name)).collect::<Vec<_>>());
