@@ -25,7 +25,7 @@ const QUEUE: usize = 1024;
 const SHARDS: usize = 64;
 /// With so much room left a socket is told of an order by whoever settled it. A batch of one user's
 /// could fill the queue; those that hear it from the broker let the sockets send in between.
-const AMPLE: usize = QUEUE / 4 * 3;
+const AMPLE: usize = QUEUE - 64;
 /// Of how many orders it is remembered that the sockets know of them before the broadcast. Beyond
 /// that they hear it twice, and look at the version.
 const TOLD: usize = 10_000;
