@@ -1,5 +1,9 @@
 //! Bringing a database's tables up to date.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::{Db, Error, Result, tx::Connection};
 
 /// One step of a component's tables. Steps are only ever added, and each must leave the previous
@@ -19,6 +23,11 @@ pub struct Migration {
 /// Any number that other programs on the same server are unlikely to lock.
 const LOCK: &str = "select pg_advisory_xact_lock(7215390241)";
 
+/// How often to try again when others are in the way.
+const ATTEMPTS: u32 = 50;
+/// How long to wait before that.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs the steps that the database has not seen yet, all in one transaction. Any number of
 /// processes may do this at once: one works while the others wait and then find nothing to do. The
 /// lock is the transaction's own, so that it also holds behind a transaction pooler.
@@ -26,6 +35,21 @@ const LOCK: &str = "select pg_advisory_xact_lock(7215390241)";
 /// # Errors
 /// As the database says; nothing was changed then.
 pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
+    let mut attempts = 0;
+    loop {
+        match in_one_transaction(db, steps).await {
+            // Of several processes that make a SQLite file at the same time, all but one may be
+            // told that it is locked, whatever they are ready to wait.
+            Err(Error::Conflict(_)) if attempts < ATTEMPTS => {
+                attempts += 1;
+                sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn in_one_transaction(db: &Db, steps: &[Migration]) -> Result<()> {
     let mut tx = db.begin().await?;
     if let Connection::Postgres(connection) = tx.connection() {
         sqlx::raw_sql(LOCK).execute(connection).await?;
