@@ -3,38 +3,48 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool, SqlitePool,
+    Connection as _, Executor as _, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Result, Tx, session::Session};
+use crate::{
+    Result, Tx,
+    session::{FRESH, SIGN_OF_LIFE, Sessions, within},
+};
 
 /// How long a caller waits for a free connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What each connection to PostgreSQL is told when it is made.
+///
 /// Tables that go from empty to millions of rows within a minute would be stuck with the generic
-/// plan made for the empty table; a batch is worth a plan of its own. Said once per connection, for
-/// single reads, and again in each transaction, since behind a transaction pooler the next one may
-/// be on another connection.
-const PLAN: &str = "set plan_cache_mode = force_custom_plan";
-
-/// How a transaction that may write begins on PostgreSQL.
+/// plan made for the empty table; a batch is worth a plan of its own.
 ///
-/// A process that is frozen or cut off while it holds locks must not hold up the others for ever.
-///
-/// All that we write is found by its key, in batches that are small beside their tables. The
-/// planner believes in statistics that may be a minute old, when the table was empty or no order
+/// All that we write or look up is found by its key, in batches that are small beside their tables.
+/// The planner believes in statistics that may be a minute old, when the table was empty or no order
 /// was waiting; it then reads the whole table for each batch, or compares each row of it with each
 /// of the batch. So it is left no other plan than by the key.
+///
+/// A process that is frozen or cut off while it holds locks must not hold up the others for ever.
+const SETTINGS: &str = "set plan_cache_mode = force_custom_plan; \
+                        set enable_seqscan = off; set enable_hashjoin = off; \
+                        set enable_mergejoin = off; \
+                        set idle_in_transaction_session_timeout = '30s'";
+
+/// How a transaction that may write begins on PostgreSQL. It says the settings again: behind a
+/// transaction pooler it may be on another connection than the one that was told.
 const WRITE: &str = "begin; set local plan_cache_mode = force_custom_plan; \
                      set local idle_in_transaction_session_timeout = '30s'; \
                      set local enable_seqscan = off; set local enable_hashjoin = off; \
                      set local enable_mergejoin = off";
 
-/// How one that only reads does.
+/// How one that only reads does. It may read all there is.
 const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
-                        set local plan_cache_mode = force_custom_plan";
+                        set local plan_cache_mode = force_custom_plan; \
+                        set local enable_seqscan = on; set local enable_hashjoin = on; \
+                        set local enable_mergejoin = on; \
+                        set local idle_in_transaction_session_timeout = 0";
 
 /// How long a statement on SQLite waits for another process to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +55,7 @@ pub struct Db(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Postgres(PgPool),
+    Postgres(Sessions),
     /// SQLite has one writer at a time: a pool of one queues them fairly, where several
     /// connections would poll for the file's lock.
     Sqlite {
@@ -86,14 +96,21 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A dead connection shows itself at the first statement and is dropped; asking each
-            // one first would cost a round trip per transaction.
+            // To ask each one first would cost a round trip per transaction.
             .test_before_acquire(false)
+            .before_acquire(|connection, seen| {
+                Box::pin(async move {
+                    if seen.idle_for > FRESH {
+                        within(SIGN_OF_LIFE, connection.ping()).await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(PLAN).await.map(drop) })
+                Box::pin(async move { connection.execute(SETTINGS).await.map(drop) })
             })
             .connect_lazy_with(options);
-        Ok(Self(Kind::Postgres(pool)))
+        Ok(Self(Kind::Postgres(Sessions::new(pool))))
     }
 
     fn sqlite(path: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
@@ -137,9 +154,28 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres(Session::begin(pool, WRITE).await?),
+            Kind::Postgres(sessions) => Tx::postgres(sessions.begin(WRITE).await?),
             Kind::Sqlite { write, .. } => Tx::sqlite(write.begin_with("begin immediate").await?),
         })
+    }
+
+    /// For a transaction that reads, decides and writes all at once, in [`Tx::commit_with`]. On
+    /// PostgreSQL it locks nothing and begins nothing until then: what it writes must say for itself,
+    /// by unique keys and by [how many rows it changes](crate::Statement::expecting), that what was
+    /// read is still so. Reading, and writing with all it takes to be durable, are a trip each, where
+    /// a transaction that locks takes five. Under contention that one is better, since its turn
+    /// comes. On SQLite, where there are no trips, this is [`Db::begin`].
+    ///
+    /// This is optimistic concurrency control, after H. T. Kung and J. T. Robinson,
+    /// "On Optimistic Methods for Concurrency Control", 1981.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
+    pub async fn at_once(&self) -> Result<Tx> {
+        match &self.0 {
+            Kind::Postgres(sessions) => Ok(Tx::postgres_at_once(sessions.at_once().await?)),
+            Kind::Sqlite { .. } => self.begin().await,
+        }
     }
 
     /// A connection for single statements that only read.
@@ -148,7 +184,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn read(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres(Session::read(pool).await?),
+            Kind::Postgres(sessions) => Tx::postgres_at_once(sessions.alive().await?),
             Kind::Sqlite { read, .. } => Tx::sqlite_read(read.acquire().await?),
         })
     }
@@ -159,7 +195,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(match &self.0 {
-            Kind::Postgres(pool) => Tx::postgres(Session::begin(pool, SNAPSHOT).await?),
+            Kind::Postgres(sessions) => Tx::postgres(sessions.begin(SNAPSHOT).await?),
             Kind::Sqlite { read, .. } => Tx::sqlite(read.begin_with("begin").await?),
         })
     }
@@ -184,7 +220,7 @@ impl Db {
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
         match &self.0 {
-            Kind::Postgres(pool) => pool.close().await,
+            Kind::Postgres(sessions) => sessions.close().await,
             Kind::Sqlite { write, read } => {
                 read.close().await;
                 write.close().await;

@@ -60,14 +60,17 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// PostgreSQL's `serialization_failure`, `deadlock_detected` and `lock_not_available`; SQLite's
-/// `BUSY`, `LOCKED` and `PROTOCOL`.
+/// PostgreSQL's `serialization_failure`, `deadlock_detected` and `lock_not_available`, and
+/// `division_by_zero`, which is how a statement there says that it did not change as many rows as
+/// [expected](crate::Statement::expecting); SQLite's `BUSY`, `LOCKED` and `PROTOCOL`.
 fn is_conflict(code: &str) -> bool {
-    matches!(code, "40001" | "40P01" | "55P03") || matches!(sqlite_primary(code), Some(5 | 6 | 15))
+    matches!(code, "40001" | "40P01" | "55P03" | "22012")
+        || matches!(sqlite_primary(code), Some(5 | 6 | 15))
 }
 
-/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash), a
-/// statement or transaction that took longer than its server allows (57014, 25P03, 25P04), and
+/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash), 58 (its
+/// system, and how some poolers say that the server is gone), a commit of which it is not known
+/// whether it took effect (40003), a statement or transaction that took longer than its server allows (57014, 25P03, 25P04), and
 /// read-only replicas left over from a fail-over (25006); SQLite's `NOMEM`, `IOERR`, `FULL` and
 /// `CANTOPEN`.
 fn is_away(code: &str) -> bool {
@@ -75,7 +78,8 @@ fn is_away(code: &str) -> bool {
     class("08")
         || class("53")
         || class("57P")
-        || matches!(code, "57014" | "25P03" | "25P04" | "25006")
+        || class("58")
+        || matches!(code, "40003" | "57014" | "25P03" | "25P04" | "25006")
         || matches!(sqlite_primary(code), Some(7 | 10 | 13 | 14))
 }
 
@@ -121,11 +125,13 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
-        for conflict in ["40001", "40P01", "55P03", "5", "6", "261", "517", "262"] {
+        for conflict in ["40001", "40P01", "55P03", "22012", "5", "6", "261", "517", "262"] {
             assert!(is_conflict(conflict) && !is_away(conflict), "{conflict}");
         }
-        for away in ["08006", "53100", "57P01", "57P03", "57014", "25006", "10", "522", "13", "14"]
-        {
+        for away in [
+            "08006", "40003", "58000", "53100", "57P01", "57P03", "57014", "25006", "10", "522",
+            "13", "14",
+        ] {
             assert!(is_away(away) && !is_conflict(away), "{away}");
         }
         for other in ["23505", "42P01", "22021", "2067", "1", "", "00005"] {

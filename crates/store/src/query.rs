@@ -10,7 +10,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::{Error, Result, Rows, Tx, session::Session, tx::Connection};
+use crate::{
+    Error, Result, Rows, Tx,
+    session::{STATEMENT, within},
+    tx::Connection,
+};
 
 /// A row type that reads from both databases: `#[derive(sqlx::FromRow)]` or a tuple.
 pub trait FromRow:
@@ -78,6 +82,7 @@ pub struct Statement {
     sql: &'static str,
     args: Vec<Arg>,
     rows: Option<Rows>,
+    expected: Option<u64>,
 }
 
 /// A [`Statement`] and the transaction that it is to run in.
@@ -92,7 +97,7 @@ type Prepared<A> = (AssertSqlSafe<String>, A);
 impl Statement {
     /// A statement with nothing bound yet.
     pub fn new(sql: &'static str) -> Self {
-        Self { sql, args: Vec::new(), rows: None }
+        Self { sql, args: Vec::new(), rows: None, expected: None }
     }
 
     /// Binds the next parameter.
@@ -106,37 +111,57 @@ impl Statement {
         self.rows = Some(rows);
         self
     }
+
+    /// [`Tx::run_all`] is to fail unless the statement changes so many rows: somebody else was
+    /// faster then.
+    pub fn expecting(mut self, rows: usize) -> Self {
+        self.expected = Some(rows as u64);
+        self
+    }
 }
 
 impl Tx {
-    /// Runs statements that change rows, without `returning`, and do not concern each other's, in
-    /// any order; how many rows each of them changed. On PostgreSQL they go there and back
+    /// Runs statements that change rows, without `returning`, and do not concern each other's, one
+    /// after the other; how many rows each of them changed. On PostgreSQL they go there and back
     /// together, as parts of one statement: in small batches the way costs more than the work.
     ///
+    /// Whoever may be at it at the same time should have them in the same order, and rows within a
+    /// statement too: then all wait for each other in turn, and never in a circle.
+    ///
     /// # Errors
-    /// As the database says.
+    /// As the database says; [`Error::Conflict`] if one did not change as many rows as
+    /// [expected](Statement::expecting).
     pub async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<u64>> {
+        if statements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let locks = self.locks();
         let run = async {
             match self.connection() {
                 Connection::Postgres(connection) => {
-                    let (sql, args, count) = postgres_together(statements)?;
+                    let (sql, args, count) = postgres_together(statements, locks)?;
                     let query = sqlx::query_with::<Postgres, _>(sql, args);
-                    let row = Session::limit(query.fetch_one(connection)).await?;
+                    let row = within(STATEMENT, query.fetch_one(connection)).await?;
                     let changed = |i| Ok(row.try_get::<i64, _>(i)?.unsigned_abs());
                     (0..count).map(changed).collect()
                 }
                 Connection::Sqlite(connection) => {
                     let mut changed = Vec::with_capacity(statements.len());
                     for statement in statements {
+                        let expected = statement.expected;
                         let (sql, args) = sqlite(statement)?;
                         let query = sqlx::query_with::<Sqlite, _>(sql, args);
-                        changed.push(query.execute(&mut *connection).await?.rows_affected());
+                        let rows = query.execute(&mut *connection).await?.rows_affected();
+                        if expected.is_some_and(|expected| expected != rows) {
+                            return Err(Error::conflict("not as many rows as expected"));
+                        }
+                        changed.push(rows);
                     }
                     Ok(changed)
                 }
             }
         };
-        let result = run.await;
+        let result: Result<_> = run.await;
         self.noted(result)
     }
 }
@@ -162,12 +187,14 @@ impl<'t> Query<'t> {
     /// As the database says.
     pub async fn execute(self) -> Result<u64> {
         let Self { tx, statement } = self;
+        tx.may_run(statement.sql)?;
+        let (locks, limit) = (tx.locks(), tx.limit());
         let run = async {
             Ok(match tx.connection() {
                 Connection::Postgres(connection) => {
-                    let (sql, args) = postgres(statement)?;
+                    let (sql, args) = postgres(statement, locks)?;
                     let query = sqlx::query_with::<Postgres, _>(sql, args);
-                    Session::limit(query.execute(connection)).await?.rows_affected()
+                    within(limit, query.execute(connection)).await?.rows_affected()
                 }
                 Connection::Sqlite(connection) => {
                     let (sql, args) = sqlite(statement)?;
@@ -176,7 +203,7 @@ impl<'t> Query<'t> {
                 }
             })
         };
-        let result = run.await;
+        let result: Result<_> = run.await;
         tx.noted(result)
     }
 
@@ -186,20 +213,22 @@ impl<'t> Query<'t> {
     /// As the database says, or a row that `T` can't be read from.
     pub async fn fetch_all<T: FromRow>(self) -> Result<Vec<T>> {
         let Self { tx, statement } = self;
+        tx.may_run(statement.sql)?;
+        let (locks, limit) = (tx.locks(), tx.limit());
         let run = async {
-            match tx.connection() {
+            Ok(match tx.connection() {
                 Connection::Postgres(connection) => {
-                    let (sql, args) = postgres(statement)?;
+                    let (sql, args) = postgres(statement, locks)?;
                     let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
-                    Session::limit(query.fetch_all(connection)).await
+                    within(limit, query.fetch_all(connection)).await?
                 }
                 Connection::Sqlite(connection) => {
                     let (sql, args) = sqlite(statement)?;
-                    sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await
+                    sqlx::query_as_with::<Sqlite, T, _>(sql, args).fetch_all(connection).await?
                 }
-            }
+            })
         };
-        let result = run.await;
+        let result: Result<_> = run.await;
         tx.noted(result)
     }
 
@@ -226,9 +255,10 @@ impl<'t> Query<'t> {
     /// As [`Query::fetch_all`]; later ones come through the stream.
     pub fn stream<T: FromRow>(self) -> Result<BoxStream<'t, Result<T>>> {
         let Self { tx, statement } = self;
+        let locks = tx.locks();
         Ok(match tx.connection() {
             Connection::Postgres(connection) => {
-                let (sql, args) = postgres(statement)?;
+                let (sql, args) = postgres(statement, locks)?;
                 let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
                 query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
             }
@@ -241,36 +271,50 @@ impl<'t> Query<'t> {
     }
 }
 
-fn postgres(statement: Statement) -> sqlx::Result<Prepared<PgArguments>> {
+fn postgres(statement: Statement, locks: bool) -> sqlx::Result<Prepared<PgArguments>> {
     let mut bound = PgArguments::default();
-    let sql = postgres_part(statement, &mut bound)?;
+    let sql = postgres_part(statement, &mut bound, locks)?;
     Ok((AssertSqlSafe(sql), bound))
 }
 
-/// Several statements as one, that says how many rows each has changed; and how many they are.
+/// Several statements as one, that says how many rows each has changed; and how many they are. It
+/// divides by zero unless those are as many as expected, which undoes all of them.
 fn postgres_together(
     statements: Vec<Statement>,
+    locks: bool,
 ) -> sqlx::Result<(AssertSqlSafe<String>, PgArguments, usize)> {
     let mut bound = PgArguments::default();
     let (mut parts, mut counts) = (Vec::new(), Vec::new());
     for (i, statement) in statements.into_iter().enumerate() {
-        let sql = postgres_part(statement, &mut bound)?;
+        let expected = statement.expected;
+        let sql = postgres_part(statement, &mut bound, locks)?;
         parts.push(format!("s{i} as ({sql} returning 1)"));
-        counts.push(format!("(select count(*) from s{i})"));
+        let mut count = format!("(select count(*) from s{i})");
+        if let Some(expected) = expected {
+            bound.add(expected.cast_signed()).map_err(sqlx::Error::Encode)?;
+            count = format!("{count} / (case {count} when ${} then 1 else 0 end)", bound.len());
+        }
+        counts.push(count);
     }
     let sql = format!("with {} select {}", parts.join(", "), counts.join(", "));
     Ok((AssertSqlSafe(sql), bound, counts.len()))
 }
 
 /// A statement whose parameters come after those that are bound already.
-fn postgres_part(statement: Statement, bound: &mut PgArguments) -> sqlx::Result<String> {
-    let Statement { sql, args, rows } = statement;
+fn postgres_part(
+    statement: Statement,
+    bound: &mut PgArguments,
+    locks: bool,
+) -> sqlx::Result<String> {
+    let Statement { sql, args, rows, .. } = statement;
     let first = bound.len();
     let after = first + args.len();
     let batch = rows.as_ref().map_or(String::new(), |rows| {
         if sql.contains(AMONG) { rows.postgres_among(after) } else { rows.postgres_source(after) }
     });
-    let sql = fill(&renumber(sql, first), &batch, "for update", "for update skip locked");
+    let (for_update, skip_locked) =
+        if locks { ("for update", "for update skip locked") } else { ("", "") };
+    let sql = fill(&renumber(sql, first), &batch, for_update, skip_locked);
     for arg in args {
         match arg {
             Arg::Uuid(value) => bound.add(value),
@@ -287,7 +331,7 @@ fn postgres_part(statement: Statement, bound: &mut PgArguments) -> sqlx::Result<
 }
 
 fn sqlite(statement: Statement) -> sqlx::Result<Prepared<SqliteArguments>> {
-    let Statement { sql, args, rows } = statement;
+    let Statement { sql, args, rows, .. } = statement;
     let first = rows.as_ref().map_or(0, Rows::sqlite_parameters);
     let batch = rows.as_ref().map_or(String::new(), |rows| {
         if sql.contains(AMONG) { rows.sqlite_among() } else { rows.sqlite_source() }

@@ -1,8 +1,13 @@
 //! A transaction, or a connection to read from, on either database.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
-use crate::{Error, Query, Result, session::Session};
+use crate::{
+    Error, Query, Result, Statement,
+    session::{LOOK, STATEMENT, Session},
+};
 
 /// A transaction on either database. Dropped without [`Tx::commit`], it is rolled back.
 pub struct Tx {
@@ -13,6 +18,8 @@ pub struct Tx {
 
 enum Inner {
     Postgres(Session),
+    /// No transaction is open: what is written is one statement, which is one by itself.
+    PostgresAtOnce(Session),
     Sqlite(Transaction<'static, Sqlite>),
     SqliteRead(PoolConnection<Sqlite>),
 }
@@ -32,6 +39,10 @@ impl Tx {
         Self::new(Inner::Postgres(session))
     }
 
+    pub(crate) fn postgres_at_once(session: Session) -> Self {
+        Self::new(Inner::PostgresAtOnce(session))
+    }
+
     pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
         Self::new(Inner::Sqlite(tx))
     }
@@ -43,20 +54,50 @@ impl Tx {
     pub(crate) fn connection(&mut self) -> Connection<'_> {
         match &mut self.inner {
             Inner::Postgres(session) => Connection::Postgres(session.connection()),
+            Inner::PostgresAtOnce(session) => {
+                // Should nobody wait for the answer, it is looked at before its next use.
+                session.suspect();
+                Connection::Postgres(session.connection())
+            }
             Inner::Sqlite(tx) => Connection::Sqlite(tx),
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
         }
     }
 
-    /// Passes on what a statement came to, remembering whether it failed.
-    pub(crate) fn noted<T>(&mut self, result: sqlx::Result<T>) -> Result<T> {
-        if result.is_err() {
-            self.failed = true;
-            if let Inner::Postgres(session) = &mut self.inner {
-                session.suspect();
-            }
+    /// Whether rows that are read for an update stay locked until the end.
+    pub(crate) fn locks(&self) -> bool {
+        matches!(self.inner, Inner::Postgres(_))
+    }
+
+    /// The longest that a statement which reads may take.
+    pub(crate) fn limit(&self) -> Duration {
+        if matches!(self.inner, Inner::PostgresAtOnce(_)) { LOOK } else { STATEMENT }
+    }
+
+    /// Without a transaction, a statement that writes would be durable by itself.
+    pub(crate) fn may_run(&self, sql: &str) -> Result<()> {
+        let reads = ["select", "show"].iter().any(|word| sql.trim_start().starts_with(word));
+        if matches!(self.inner, Inner::PostgresAtOnce(_)) && !reads {
+            let why = "what is written at once goes with the commit";
+            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
         }
-        result.map_err(Error::from)
+        Ok(())
+    }
+
+    /// Passes on what a statement came to, remembering whether it failed.
+    pub(crate) fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
+        match (&result, &mut self.inner) {
+            (Ok(_), Inner::PostgresAtOnce(session)) => session.settled(),
+            (Err(error), Inner::Postgres(session) | Inner::PostgresAtOnce(session)) => {
+                session.suspect();
+                if error.is_unavailable() {
+                    session.doubt_all();
+                }
+            }
+            _ => {}
+        }
+        self.failed |= result.is_err();
+        result
     }
 
     /// Starts a statement; see the [crate's placeholders](crate).
@@ -72,14 +113,31 @@ impl Tx {
     /// if the caller made nothing of it: PostgreSQL would answer `commit` with a rollback and call
     /// that a success.
     pub async fn commit(self) -> Result<()> {
-        if self.failed {
-            let why = "a statement of this transaction failed, so it can't be committed";
-            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
-        }
+        self.may_commit()?;
         match self.inner {
             Inner::Postgres(session) => session.commit().await?,
             Inner::Sqlite(tx) => tx.commit().await?,
-            Inner::SqliteRead(_) => {}
+            Inner::PostgresAtOnce(_) | Inner::SqliteRead(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Runs statements as [`Tx::run_all`] does, and makes them durable together with everything
+    /// since `begin`. After [`Db::at_once`](crate::Db::at_once) that is one trip to PostgreSQL.
+    ///
+    /// # Errors
+    /// As [`Tx::run_all`] and [`Tx::commit`]; [`Error::Conflict`] if a statement did not change as
+    /// many rows as it was [expected](Statement::expecting) to, and then nothing was done.
+    pub async fn commit_with(mut self, statements: Vec<Statement>) -> Result<()> {
+        self.may_commit()?;
+        self.run_all(statements).await?;
+        self.commit().await
+    }
+
+    fn may_commit(&self) -> Result<()> {
+        if self.failed {
+            let why = "a statement of this transaction failed, so it can't be committed";
+            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
         }
         Ok(())
     }

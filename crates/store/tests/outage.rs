@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gozon_store::{Db, Error, Result};
+use gozon_store::{Db, Error, Result, Statement};
 use gozon_testkit::{TestDb, Wire};
 
 async fn write(db: &Db) -> Result<()> {
@@ -15,6 +15,11 @@ async fn write(db: &Db) -> Result<()> {
 
 async fn read(db: &Db) -> Result<()> {
     db.read().await?.query("select 1").execute().await.map(drop)
+}
+
+async fn write_at_once(db: &Db) -> Result<()> {
+    let statement = Statement::new("update written set n = n + 1").expecting(1);
+    db.at_once().await?.commit_with(vec![statement]).await
 }
 
 async fn snapshot(db: &Db) -> Result<()> {
@@ -54,6 +59,37 @@ async fn dead_connections_do_not_surface() {
     }
 }
 
+/// Nobody asks a connection that was used a moment ago whether it is alive. One batch may find out,
+/// and that is a warning to all the others.
+#[tokio::test]
+async fn of_dead_connections_one_surfaces_at_the_most() {
+    let test = TestDb::postgres().await;
+    let db = test.db();
+    let mut tx = db.begin().await.unwrap();
+    tx.query("create table written (n bigint)").execute().await.unwrap();
+    tx.query("insert into written values (0)").execute().await.unwrap();
+    tx.commit().await.unwrap();
+    let mut written = 0;
+    for _ in 0..3 {
+        fill_pool(&db).await;
+        test.end_connections().await;
+        let mut failed = 0;
+        for _ in 0..10 {
+            match write_at_once(&db).await {
+                Ok(()) => written += 1,
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{error}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed <= 1, "{failed} failed");
+    }
+    let (n,): (i64,) =
+        db.read().await.unwrap().query("select n from written").fetch_one().await.unwrap();
+    assert_eq!(n, written);
+}
+
 #[tokio::test]
 async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     let test = TestDb::postgres().await;
@@ -66,6 +102,7 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     for _ in 0..3 {
         assert!(write(&db).await.unwrap_err().is_unavailable());
         assert!(read(&db).await.unwrap_err().is_unavailable());
+        assert!(write_at_once(&db).await.unwrap_err().is_unavailable());
         assert!(db.ping().await.unwrap_err().is_unavailable());
     }
     wire.mend();
@@ -124,11 +161,15 @@ async fn every_statement_is_planned_for_its_data() {
     let test = TestDb::postgres().await;
     let db = test.db();
     let mut tx = db.begin().await.unwrap();
+    let mut at_once = db.at_once().await.unwrap();
+    let mut snapshot = db.snapshot().await.unwrap();
     for way in ["show enable_seqscan", "show enable_hashjoin", "show enable_mergejoin"] {
-        let (allowed,): (String,) = tx.query(way).fetch_one().await.unwrap();
-        assert_eq!(allowed, "off", "{way}");
+        for (tx, expected) in [(&mut tx, "off"), (&mut at_once, "off"), (&mut snapshot, "on")] {
+            let (allowed,): (String,) = tx.query(way).fetch_one().await.unwrap();
+            assert_eq!(allowed, expected, "{way}");
+        }
     }
-    drop(tx);
+    drop((tx, at_once, snapshot));
     for mut tx in
         [db.begin().await.unwrap(), db.read().await.unwrap(), db.snapshot().await.unwrap()]
     {

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use gozon_store::{Migration, Rows, Statement, Tx, migrate};
+use gozon_contract::Dice;
+use gozon_store::{Db, Error, Migration, Retry, Rows, Statement, Tx, migrate};
 use gozon_testkit::{TestDb, on_both_databases};
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ on_both_databases!(
     keys_are_looked_up_in_any_number,
     statements_run_together,
     one_of_several_that_fails_undoes_all,
+    too_few_rows_are_a_conflict_that_undoes_all,
+    of_two_who_decide_on_the_same_row_one_has_to_decide_again,
+    what_is_not_part_of_the_commit_is_refused,
     a_dropped_transaction_leaves_nothing,
     a_failed_statement_forbids_the_commit,
     a_snapshot_stands_still,
@@ -33,7 +37,7 @@ const TABLE: Migration = Migration {
 
 type Thing = (i64, Uuid, Option<Uuid>, String, Option<String>);
 
-async fn with_table(test: &TestDb) -> gozon_store::Db {
+async fn with_table(test: &TestDb) -> Db {
     migrate(&test.db(), &[TABLE]).await.unwrap();
     test.db()
 }
@@ -265,6 +269,83 @@ async fn one_of_several_that_fails_undoes_all(test: TestDb) {
         .rows(Rows::of(&[7, 7]).int("n", |n| *n).uuid("id", |n| plain(*n).1).done());
     tx.run_all(vec![insert_as("fine", &[1]), twice]).await.unwrap_err();
     tx.commit().await.unwrap_err();
+    assert_eq!(all(&mut db.read().await.unwrap()).await, []);
+}
+
+/// What was decided upon has changed: nothing is done, and whoever asks may decide again.
+async fn too_few_rows_are_a_conflict_that_undoes_all(test: TestDb) {
+    let db = with_table(&test).await;
+    let change = |text, numbers: &[i64], expected| {
+        Statement::new("update thing set text = $1 where n {among}")
+            .bind(text)
+            .rows(Rows::of(numbers).int("n", |n| *n).done())
+            .expecting(expected)
+    };
+    let tx = db.at_once().await.unwrap();
+    tx.commit_with(vec![insert_as("first", &[1, 2]).expecting(2)]).await.unwrap();
+    for locking in [false, true] {
+        for expected in [1, 3] {
+            let tx = if locking { db.begin().await } else { db.at_once().await };
+            let statements = vec![insert_as("more", &[3]), change("other", &[1, 2], expected)];
+            let answer = tx.unwrap().commit_with(statements).await;
+            assert!(matches!(answer, Err(Error::Conflict(_))), "{answer:?}");
+        }
+    }
+    let texts = async || -> Vec<_> {
+        all(&mut db.read().await.unwrap()).await.into_iter().map(|thing| thing.3).collect()
+    };
+    assert_eq!(texts().await, ["first", "first"]);
+    let tx = db.at_once().await.unwrap();
+    tx.commit_with(vec![change("both", &[1, 2], 2), change("none", &[9], 0)]).await.unwrap();
+    assert_eq!(texts().await, ["both", "both"]);
+}
+
+/// Reading, deciding and writing at once: a row that is written by two is written by one.
+async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut tx = db.begin().await.unwrap();
+    insert(&mut tx, &[plain(1)]).await.unwrap();
+    tx.commit().await.unwrap();
+    let dice = Dice::seeded(1);
+    let count_up = async |db: &Db| {
+        let mut retry = Retry::new(&dice);
+        loop {
+            let mut tx = db.at_once().await.unwrap();
+            let (was,): (i64,) = tx
+                .query("select cast(length(text) as bigint) from thing where n = 1")
+                .fetch_one()
+                .await
+                .unwrap();
+            let longer = Statement::new(
+                "update thing set text = text || '.' where n = 1 and length(text) = $1",
+            )
+            .bind(was)
+            .expecting(1);
+            match tx.commit_with(vec![longer]).await {
+                Err(error) if retry.again(&error).await => {}
+                done => return done,
+            }
+        }
+    };
+    let others = [test.another(), test.another(), test.another()];
+    for _ in 0..10 {
+        for counted in futures_util::future::join_all(others.iter().map(&count_up)).await {
+            counted.unwrap();
+        }
+    }
+    let counted = all(&mut db.read().await.unwrap()).await[0].3.clone();
+    assert_eq!(counted, format!("text 1{}", ".".repeat(30)));
+}
+
+/// Outside a transaction a statement would be durable by itself.
+async fn what_is_not_part_of_the_commit_is_refused(test: TestDb) {
+    let db = with_table(&test).await;
+    let mut read = db.read().await.unwrap();
+    read.query("insert into thing (n, id, text) values (1, $1, '')")
+        .bind(plain(1).1)
+        .execute()
+        .await
+        .unwrap_err();
     assert_eq!(all(&mut db.read().await.unwrap()).await, []);
 }
 
