@@ -9,7 +9,7 @@ fn main() {
     divan::main();
 }
 
-fn event() -> Event<PaymentRequested> {
+fn event() -> Event<'static, PaymentRequested> {
     let dice = Dice::seeded(1);
     let now = Timestamp::from_micros(1_763_683_200_000_000);
     let data = PaymentRequested {

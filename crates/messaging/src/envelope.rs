@@ -2,6 +2,7 @@
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
 
 use std::{
+    borrow::Cow,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
@@ -48,21 +49,21 @@ impl Message {
     }
 }
 
-/// An event about a subject.
+/// An event about a subject. One that was read borrows its texts from the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event<T> {
+pub struct Event<'a, T> {
     /// Deterministic: the subject and the type, so that a receiver can tell a repeat.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// Who says it, such as `/orders`.
-    pub source: String,
+    pub source: Cow<'a, str>,
     /// What happened, such as `payment.requested`.
-    pub kind: String,
+    pub kind: Cow<'a, str>,
     /// What it happened to, such as an order's id.
-    pub subject: String,
+    pub subject: Cow<'a, str>,
     /// When.
     pub time: Timestamp,
     /// What it is ordered and partitioned by (the Partitioning extension).
-    pub partition_key: String,
+    pub partition_key: Cow<'a, str>,
     /// The trace that it is part of (the Distributed Tracing extension).
     pub traceparent: Option<TraceParent>,
     /// What is said.
@@ -91,26 +92,31 @@ struct Out<'a, T> {
 }
 
 #[derive(Deserialize)]
-struct In<T> {
-    specversion: String,
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: String,
+struct In<'a, T> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
     time: Timestamp,
-    partitionkey: String,
+    #[serde(borrow)]
+    partitionkey: Cow<'a, str>,
     traceparent: Option<TraceParent>,
     data: T,
 }
 
-impl<T: Serialize> Event<T> {
+impl<'a, T: Serialize> Event<'a, T> {
     /// An event of type `kind` about `subject`, its id made of the two.
     #[allow(clippy::needless_pass_by_value, reason = "ids and texts are passed as they are")]
     pub fn about(
         subject: impl ToString,
-        kind: &str,
-        source: &str,
+        kind: &'a str,
+        source: &'a str,
         partition_key: impl ToString,
         time: Timestamp,
         traceparent: Option<TraceParent>,
@@ -118,12 +124,12 @@ impl<T: Serialize> Event<T> {
     ) -> Self {
         let subject = subject.to_string();
         Self {
-            id: format!("{subject}:{kind}"),
-            source: source.to_owned(),
-            kind: kind.to_owned(),
-            subject,
+            id: format!("{subject}:{kind}").into(),
+            source: source.into(),
+            kind: kind.into(),
+            subject: subject.into(),
             time,
-            partition_key: partition_key.to_string(),
+            partition_key: partition_key.to_string().into(),
             traceparent,
             data,
         }
@@ -147,17 +153,22 @@ impl<T: Serialize> Event<T> {
             data: &self.data,
         })
         .expect("event data is a JSON value");
-        Message { id: self.id, topic: self.kind, key: self.partition_key, body: body.into() }
+        Message {
+            id: self.id.into_owned(),
+            topic: self.kind.into_owned(),
+            key: self.partition_key.into_owned(),
+            body: body.into(),
+        }
     }
 }
 
-impl<T: DeserializeOwned> Event<T> {
+impl<'a, T: DeserializeOwned> Event<'a, T> {
     /// Unpacks a message.
     ///
     /// # Errors
     /// It is no JSON, no CloudEvent 1.0, not of the topic's type, or its data is not a `T`.
-    pub fn read(message: &Message) -> Result<Self, InvalidEvent> {
-        let event: In<T> = serde_json::from_slice(&message.body)
+    pub fn read(message: &'a Message) -> Result<Self, InvalidEvent> {
+        let event: In<'a, T> = serde_json::from_slice(&message.body)
             .map_err(|error| InvalidEvent(error.to_string()))?;
         if event.specversion != "1.0" {
             return Err(InvalidEvent(format!("specversion {}", event.specversion)));
@@ -182,7 +193,7 @@ impl<T: DeserializeOwned> Event<T> {
 mod tests {
     use super::*;
 
-    fn event() -> Event<serde_json::Value> {
+    fn event() -> Event<'static, serde_json::Value> {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
         let time = Timestamp::from_micros(1_763_683_200_000_000);
         Event::about("s1", "thing.done", "/things", "k1", time, trace, serde_json::json!({"n": 1}))
@@ -204,6 +215,12 @@ mod tests {
     #[test]
     fn it_reads_back() {
         assert_eq!(Event::read(&event().into_message()).unwrap(), event());
+        // Whoever wrote it may have escaped what need not be.
+        let escaped = event().into_message();
+        let body = String::from_utf8(escaped.body.to_vec()).unwrap();
+        let body = body.replace("thing.done", "thing\\u002edone");
+        let escaped = Message { body: body.into_bytes().into(), ..escaped };
+        assert_eq!(Event::read(&escaped).unwrap(), event());
     }
 
     #[test]
