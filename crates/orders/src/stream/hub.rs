@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::StreamLimits;
 
 /// How many frames may wait for a client before it is cut off.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 const SHARDS: usize = 64;
 /// With so much room left a socket is told of an order by whoever settled it. A batch of one user's
 /// could fill the queue; those that hear it from the broker let the sockets send in between.

@@ -9,7 +9,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::SinkExt as _;
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
 use serde::Serialize;
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::hub::{Frame, Note, Seat};
 use crate::{
@@ -25,6 +25,9 @@ const MISSES: u32 = 2;
 const FAREWELL: Duration = Duration::from_secs(30);
 /// How many notes are taken at once.
 const AT_ONCE: usize = 64;
+/// How long a frame of a new order may wait for company. Whoever placed it has its answer already;
+/// for the others a write by itself would cost more than all the rest. A result never waits.
+const COMPANY: Duration = Duration::from_millis(50);
 /// Of how many orders a socket remembers which version it has sent.
 const MEMORY: usize = 256;
 
@@ -92,30 +95,23 @@ async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App)
     let pause = app.hub.limits().heartbeat;
     let mut heartbeat = interval_at(Instant::now() + pause, pause);
     let mut missed = 0;
-    let mut notes = Vec::new();
+    let (mut notes, mut flush_at) = (Vec::new(), None);
     loop {
+        let flush = flush_at.unwrap_or_else(Instant::now);
         tokio::select! {
             // A busy user's frames leave together, in one write.
             count = seat.notes.recv_many(&mut notes, AT_ONCE) => {
                 if count == 0 {
                     return End::Gone;
                 }
-                for note in notes.drain(..) {
-                    let frames = match note {
-                        Note::Frame(frame) => vec![frame],
-                        Note::CatchUp(since) => match catch_up(app, user, since).await {
-                            Ok(frames) => frames,
-                            Err(end) => return end,
-                        },
-                    };
-                    for frame in frames {
-                        if known.is_news(frame.order, frame.version)
-                            && socket.feed(Message::Text(frame.text)).await.is_err()
-                        {
-                            return End::Gone;
-                        }
-                    }
+                match feed(socket, user, &mut notes, &mut known, app).await {
+                    Ok(true) => flush_at = None,
+                    Ok(false) => flush_at = flush_at.or(Some(Instant::now() + COMPANY)),
+                    Err(end) => return end,
                 }
+            }
+            () = sleep_until(flush), if flush_at.is_some() => {
+                flush_at = None;
                 if socket.flush().await.is_err() {
                     return End::Gone;
                 }
@@ -132,6 +128,36 @@ async fn serve(socket: &mut WebSocket, user: UserId, seat: &mut Seat, app: &App)
             }
         }
     }
+}
+
+/// Puts what the socket is told into its buffer, and sends that if any of it must not wait; whether
+/// it did.
+async fn feed(
+    socket: &mut WebSocket,
+    user: UserId,
+    notes: &mut Vec<Note>,
+    known: &mut Sent,
+    app: &App,
+) -> Result<bool, End> {
+    let mut urgent = false;
+    for note in notes.drain(..) {
+        let frames = match note {
+            Note::Frame(frame) => vec![frame],
+            Note::CatchUp(since) => catch_up(app, user, since).await?,
+        };
+        for frame in frames {
+            urgent |= frame.version > 1;
+            if known.is_news(frame.order, frame.version)
+                && socket.feed(Message::Text(frame.text)).await.is_err()
+            {
+                return Err(End::Gone);
+            }
+        }
+    }
+    if urgent && socket.flush().await.is_err() {
+        return Err(End::Gone);
+    }
+    Ok(urgent)
 }
 
 async fn read(app: &App, user: UserId, filter: Filter) -> Result<Vec<Order>, End> {
