@@ -6,7 +6,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use axum::http::{HeaderMap, StatusCode};
 use gozon_contract::{Timestamp, UserId};
 use gozon_messaging::Expiring;
-use gozon_store::{Migration, Result, Rows, Tx};
+use gozon_store::{Migration, Result, Rows, Statement, Tx};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -118,11 +118,10 @@ pub(crate) async fn find(
 }
 
 /// Keeps the answers given to these keys. A key taken in the meantime is a conflict.
-pub(crate) async fn keep(
-    tx: &mut Tx,
+pub(crate) fn keep(
     mut answers: Vec<(UserId, IdempotencyKey, Answer)>,
     now: Timestamp,
-) -> Result<()> {
+) -> Statement {
     // One order for all instances, or two with the same keys could deadlock.
     answers.sort_by(|a, b| (a.0, &a.1.key).cmp(&(b.0, &b.1.key)));
     let rows = Rows::of(&answers)
@@ -131,13 +130,10 @@ pub(crate) async fn keep(
         .text("fingerprint", |(_, key, _)| key.fingerprint.clone())
         .text("answer", |(.., answer)| serde_json::to_string(answer).unwrap_or_default())
         .done();
-    tx.query(
+    Statement::new(
         "insert into idempotency_keys (user_id, key, fingerprint, answer, created_at)
          select user_id, key, fingerprint, answer, $1 from {rows}",
     )
     .bind(now.micros())
     .rows(rows)
-    .execute()
-    .await
-    .map(drop)
 }

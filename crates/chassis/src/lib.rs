@@ -28,4 +28,4 @@ pub use tasks::{Stage, Tasks};
 pub use telemetry::{Logs, Metrics};
 pub use upkeep::upkeep;
 pub use user::CurrentUser;
-pub use writer::{Applied, UseCase, Writer};
+pub use writer::{Decided, UseCase, Writer};

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use gozon_contract::{Clock, Dice, UserId};
 use gozon_messaging::Added;
-use gozon_store::{Db, Error, Pace, Retry, Tx};
+use gozon_store::{Db, Error, Pace, Retry, Statement, Tx};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -30,17 +30,23 @@ pub trait UseCase: Send + Sync + 'static {
     /// What is asked for.
     type Request: Clone + Send + Sync + 'static;
 
-    /// Does what is asked, all within `tx`, and answers each request, in order. It must leave
-    /// committing to the caller.
-    async fn apply(&self, tx: &mut Tx, requests: &[Self::Request]) -> gozon_store::Result<Applied>;
+    /// Decides what is asked, reading in `tx` what it has to know.
+    ///
+    /// The first attempt [locks nothing](Db::at_once). If somebody was faster, what is to be written
+    /// must be a [conflict](Error::Conflict); then nothing of it is kept, and the next attempt keeps
+    /// locked what it reads for an update.
+    async fn decide(&self, tx: &mut Tx, requests: &[Self::Request])
+    -> gozon_store::Result<Decided>;
 }
 
-/// What [`UseCase::apply`] did.
+/// What [`UseCase::decide`] came to; all of it is one transaction.
 #[derive(Debug)]
-pub struct Applied {
-    /// One answer to each request.
+pub struct Decided {
+    /// One answer to each request, in order.
     pub answers: Vec<Answer>,
-    /// What it put into the outbox.
+    /// What is to be written.
+    pub statements: Vec<Statement>,
+    /// What of it goes into the outbox.
     pub added: Option<Added>,
 }
 
@@ -145,6 +151,9 @@ impl<U: UseCase> Group<U> {
     async fn finish(&self, jobs: Vec<Job<U::Request>>) {
         match self.with_retries(&jobs).await {
             Ok(answers) => {
+                // Each answer wakes somebody who wants a processor. The relay goes first: on what it
+                // was handed, the rest of the order's way depends.
+                tokio::task::yield_now().await;
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     let _ = job.reply.send(Ok(answer));
                 }
@@ -167,16 +176,20 @@ impl<U: UseCase> Group<U> {
 
     async fn with_retries(&self, jobs: &[Job<U::Request>]) -> Result<Vec<Answered>, Error> {
         let mut retry = Retry::new(&self.dice);
-        loop {
-            match self.in_one_transaction(jobs).await {
-                Err(error) if retry.again(&error).await => {}
-                result => return result,
-            }
+        let mut result = self.in_one_transaction(self.db.at_once().await?, jobs).await;
+        while let Err(error) = &result
+            && retry.again(error).await
+        {
+            result = self.in_one_transaction(self.db.begin().await?, jobs).await;
         }
+        result
     }
 
-    async fn in_one_transaction(&self, jobs: &[Job<U::Request>]) -> Result<Vec<Answered>, Error> {
-        let mut tx = self.db.begin().await?;
+    async fn in_one_transaction(
+        &self,
+        mut tx: Tx,
+        jobs: &[Job<U::Request>],
+    ) -> Result<Vec<Answered>, Error> {
         let keyed: Vec<_> =
             jobs.iter().filter_map(|job| Some((job.user, job.key.clone()?))).collect();
         let before = if keyed.is_empty() {
@@ -202,12 +215,12 @@ impl<U: UseCase> Group<U> {
         }
 
         let mut answers: Vec<Option<Answer>> = vec![None; jobs.len()];
-        let mut added = None;
+        let (mut statements, mut added) = (Vec::new(), None);
         if !fresh.is_empty() {
             let requests: Vec<_> = fresh.iter().map(|&i| jobs[i].request.clone()).collect();
-            let applied = self.use_case.apply(&mut tx, &requests).await?;
-            added = applied.added;
-            for (&index, answer) in fresh.iter().zip(applied.answers) {
+            let decided = self.use_case.decide(&mut tx, &requests).await?;
+            (statements, added) = (decided.statements, decided.added);
+            for (&index, answer) in fresh.iter().zip(decided.answers) {
                 answers[index] = Some(answer);
             }
         }
@@ -216,9 +229,10 @@ impl<U: UseCase> Group<U> {
             .filter_map(|&i| Some((jobs[i].user, jobs[i].key.clone()?, answers[i].clone()?)))
             .collect();
         if !keep.is_empty() {
-            idempotency::keep(&mut tx, keep, self.clock.now()).await?;
+            statements.push(idempotency::keep(keep, self.clock.now()));
         }
-        tx.commit().await?;
+        statements.extend(added.as_ref().and_then(Added::statement));
+        tx.commit_with(statements).await?;
         if let Some(added) = added {
             added.committed();
         }

@@ -23,7 +23,7 @@ mod waiting;
 pub use broker::{Broker, BrokerError, Subscriber};
 pub use dead_letters::{DeadLetter, DeadLetters, Origin};
 pub use envelope::{CONTENT_TYPE, Event, InvalidEvent, Message};
-pub use inbox::{HandleError, Handler, Inbox};
+pub use inbox::{Decision, HandleError, Handler, Inbox};
 pub use outbox::{Added, Handed, Outbox};
 pub use relay::Relay;
 pub use retention::{Expiring, Retention};

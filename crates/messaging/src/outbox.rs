@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use gozon_contract::{Clock, Timestamp};
-use gozon_store::{Result, Statement, Tx};
+use gozon_store::Statement;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -34,8 +34,9 @@ pub struct Outbox {
 #[derive(Debug)]
 pub struct Handed(pub(crate) mpsc::Receiver<Vec<OutboxRow>>);
 
-/// Messages that are in the outbox once the transaction is committed. Say so with
-/// [`Added::committed`] and the relay sends them at once, from memory, without reading the table.
+/// Messages that are in the outbox once a transaction with their [statement](Added::statement) is
+/// committed. Say so with [`Added::committed`] and the relay sends them at once, from memory, without
+/// reading the table.
 #[must_use = "call committed() after the commit, so that the relay need not wait for the lease"]
 #[derive(Debug)]
 pub struct Added {
@@ -50,35 +51,15 @@ impl Outbox {
         (Self { clock, relay }, Handed(handed))
     }
 
-    /// Puts `messages` into the outbox as part of `tx`.
-    ///
-    /// # Errors
-    /// As the database says.
-    pub async fn add(&self, tx: &mut Tx, messages: Vec<Message>) -> Result<Added> {
-        Ok(self.add_with(tx, messages, Vec::new()).await?.0)
-    }
-
-    /// The same together with other statements; and how many rows those have changed.
-    ///
-    /// # Errors
-    /// As the database says.
-    pub async fn add_with(
-        &self,
-        tx: &mut Tx,
-        messages: Vec<Message>,
-        mut statements: Vec<Statement>,
-    ) -> Result<(Added, Vec<u64>)> {
+    /// Messages on their way into the outbox: what is to be done about them
+    /// [in the transaction](Added::statement), and [after it](Added::committed).
+    pub fn add(&self, messages: Vec<Message>) -> Added {
         let created_at = self.clock.now();
         let lease_ends = created_at.plus(LEASE).micros();
         let available_at = Timestamp::from_micros(lease_ends - lease_ends.rem_euclid(TICK) + TICK);
         let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
-        let rows: Vec<_> = each_once(messages).into_iter().map(row).collect();
-        if !rows.is_empty() {
-            statements.push(sql::outbox::insert(&rows));
-        }
-        let changed =
-            if statements.is_empty() { Vec::new() } else { tx.run_all(statements).await? };
-        Ok((Added { rows, relay: self.relay.clone() }, changed))
+        let rows = each_once(messages).into_iter().map(row).collect();
+        Added { rows, relay: self.relay.clone() }
     }
 }
 
@@ -93,6 +74,11 @@ fn each_once(mut messages: Vec<Message>) -> Vec<Message> {
 }
 
 impl Added {
+    /// What puts them there, unless there are none.
+    pub fn statement(&self) -> Option<Statement> {
+        (!self.rows.is_empty()).then(|| sql::outbox::insert(&self.rows))
+    }
+
     /// What was put there.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.rows.iter().map(|row| &row.message)

@@ -41,6 +41,9 @@ const WHOLE_TABLE: u32 = 60;
 /// How long published rows may stay in the table, so that many are deleted together. In this time
 /// a crash sends them once more, and no longer.
 const LINGER: Duration = Duration::from_millis(100);
+/// How many instants published rows are deleted of in one transaction. A backlog has one each, and
+/// PostgreSQL prepares a statement for each number of them.
+const TOGETHER: usize = 4;
 /// How long a broker may take to answer. They have limits of their own; this one is for what
 /// nobody thought of, since a relay that waits for ever is a shop that stands still.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -298,7 +301,7 @@ impl Relay {
         if attempts < ATTEMPTS {
             let wait = Duration::from_millis(100 << row.attempts.min(9));
             sql::outbox::postpone(&mut tx, row, now.plus(self.dice.jitter(wait))).await?;
-        } else if sql::outbox::delete(&mut tx, std::slice::from_ref(row)).await? == 1 {
+        } else if tx.run_all(sql::outbox::delete(std::slice::from_ref(row))).await? == [1] {
             let letter = DeadLetter {
                 origin: Origin::Outbox,
                 message: row.message.clone(),
@@ -332,13 +335,13 @@ async fn finished(sweeping: &mut Option<Sweeping>) -> (Pass, Result<Claimed>) {
 }
 
 async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut tx = db.begin().await?;
     // However many there are: a statement has only so many parameters on SQLite.
     for rows in rows.chunks(BATCH) {
-        sql::outbox::delete(&mut tx, rows).await?;
+        let mut deletes = sql::outbox::delete(rows);
+        while !deletes.is_empty() {
+            let together = deletes.split_off(deletes.len().saturating_sub(TOGETHER));
+            db.at_once().await?.commit_with(together).await?;
+        }
     }
-    tx.commit().await
+    Ok(())
 }

@@ -1,70 +1,100 @@
 //! `payment.settled`: move the order on and say so, in one transaction. A repeat changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
-use gozon_contract::{Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, PaymentSettled};
-use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
+use gozon_contract::{
+    Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
+    UserId,
+};
+use gozon_messaging::{Decision, Event, HandleError, Handler, Message, TraceParent};
 use gozon_store::Tx;
 
-use crate::{sql, stream::Hub};
+use crate::{recent::Recent, sql, stream::Hub};
 
 /// Applies the results of payments.
 pub(crate) struct ApplyResults {
     pub(crate) clock: Clock,
+    pub(crate) recent: Recent,
     pub(crate) hub: Hub,
 }
 
+/// A result, and the trace that it is part of.
+type Traced = (PaymentSettled, Option<TraceParent>);
+
 #[async_trait]
 impl Handler for ApplyResults {
-    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
-        let mut results: HashMap<OrderId, (PaymentSettled, Option<TraceParent>)> = HashMap::new();
+    async fn handle(
+        &self,
+        tx: &mut Tx,
+        messages: &[Message],
+        careful: bool,
+    ) -> Result<Decision, HandleError> {
+        // One order for all instances: they lock the same rows in turn and never in a circle.
+        let mut results: BTreeMap<(UserId, OrderId), Traced> = BTreeMap::new();
         for message in messages {
             let event = Event::<PaymentSettled>::read(message)?;
-            results.insert(event.data.order_id, (event.data, event.traceparent));
+            let key = (event.data.user_id, event.data.order_id);
+            results.insert(key, (event.data, event.traceparent));
         }
-        let mut batch: Vec<_> = results.values().map(|(result, _)| result.clone()).collect();
-        // One order for all instances: they lock the same rows in turn and never in a circle.
-        batch.sort_unstable_by_key(|result| (result.user_id, result.order_id));
+        let mut orders = self.recent.take(results.keys().map(|(_, order)| *order));
+        if careful {
+            orders.clear();
+        }
+        let unknown: Vec<_> =
+            results.keys().filter(|(_, order)| !orders.contains_key(order)).copied().collect();
+        if !unknown.is_empty() {
+            orders.extend(sql::orders_of(tx, &unknown).await?);
+        }
+        let changed = move_on(&orders, results.into_values(), self.clock.now())?;
 
-        let changed = sql::settle_orders(tx, &batch, self.clock.now()).await?;
         let took = metrics::histogram!("gozon_order_settle_seconds");
-        for order in &changed {
+        for (order, _) in &changed {
             took.record(order.updated_at.since(order.created_at).as_secs_f64());
         }
-        let messages: Vec<_> = changed
-            .iter()
-            .map(|order| {
-                order_changed(order, results.remove(&order.id).and_then(|(_, trace)| trace))
-            })
-            .collect();
-        for (result, _) in results.into_values() {
-            check_repeat(tx, &result).await?;
+        if changed.is_empty() {
+            return Ok(Decision::default());
         }
-        Ok(messages)
+        Ok(Decision {
+            statements: vec![sql::move_orders(&changed)],
+            messages: changed.iter().map(|(order, trace)| order_changed(order, *trace)).collect(),
+        })
     }
 
-    fn committed(&self, sent: &Message) {
-        self.hub.settled_here(sent);
+    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
+        sent.for_each(|message| self.hub.settled_here(message));
     }
 }
 
-/// A result that moved nothing must be a repeat of the one that did.
-async fn check_repeat(tx: &mut Tx, result: &PaymentSettled) -> Result<(), HandleError> {
-    let id = result.order_id;
-    match sql::find_order(tx, result.user_id, id).await? {
-        None => Err(HandleError::Failed(format!("there is no order {id} of {}", result.user_id))),
-        Some(order)
-            if order.status != sql::status_after(result)
-                || order.cancel_reason != result.outcome.reason() =>
-        {
+/// The orders that results move from NEW to where their payment puts them. A result that finds its
+/// order moved already must be a repeat of the one that did it.
+fn move_on(
+    orders: &HashMap<OrderId, Order>,
+    results: impl Iterator<Item = Traced>,
+    now: Timestamp,
+) -> Result<Vec<(Order, Option<TraceParent>)>, HandleError> {
+    let mut changed = Vec::new();
+    for (result, trace) in results {
+        let (id, user, cancel_reason) = (result.order_id, result.user_id, result.outcome.reason());
+        let Some(order) = orders.get(&id).filter(|order| order.user_id == user) else {
+            return Err(HandleError::Failed(format!("there is no order {id} of {user}")));
+        };
+        let status = match cancel_reason {
+            None => OrderStatus::Finished,
+            Some(_) => OrderStatus::Cancelled,
+        };
+        if order.status == OrderStatus::New {
+            let version = order.version + 1;
+            let order = Order { status, cancel_reason, version, updated_at: now, ..order.clone() };
+            changed.push((order, trace));
+        } else if (order.status, order.cancel_reason) != (status, cancel_reason) {
             let status = order.status.as_str();
-            Err(HandleError::Failed(format!(
+            return Err(HandleError::Failed(format!(
                 "order {id} is {status}, which contradicts the result"
-            )))
+            )));
         }
-        Some(_) => Ok(()),
     }
+    Ok(changed)
 }
 
 fn order_changed(order: &Order, trace: Option<TraceParent>) -> Message {
@@ -74,7 +104,7 @@ fn order_changed(order: &Order, trace: Option<TraceParent>) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::{CancelReason, Description, Money, OrderStatus, Timestamp};
+    use gozon_contract::{CancelReason, Description, Money};
 
     use super::*;
 

@@ -5,6 +5,7 @@ mod apply;
 mod get;
 mod list;
 mod place;
+mod recent;
 mod service;
 mod sql;
 mod stream;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use axum::{Extension, extract::State, http::HeaderMap};
 use gozon_chassis::{
-    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, RequestContext,
+    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, RequestContext,
     UseCase,
 };
 use gozon_contract::{
@@ -15,7 +15,7 @@ use gozon_store::{Result, Tx};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{service::App, sql};
+use crate::{recent::Recent, service::App, sql};
 
 /// What to order.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -36,20 +36,23 @@ pub(crate) struct Placement {
 /// Places orders.
 pub(crate) struct PlaceOrders {
     pub(crate) outbox: Outbox,
+    pub(crate) recent: Recent,
 }
 
 #[async_trait]
 impl UseCase for PlaceOrders {
     type Request = Placement;
 
-    async fn apply(&self, tx: &mut Tx, placements: &[Placement]) -> Result<Applied> {
-        let orders = sql::insert_orders(placements.iter().map(|placement| &placement.order));
-        let requests = placements.iter().map(payment_requested).collect();
-        let (added, _) = self.outbox.add_with(tx, requests, vec![orders]).await?;
+    async fn decide(&self, _: &mut Tx, placements: &[Placement]) -> Result<Decided> {
         let answer = |Placement { order, .. }: &Placement| {
             Answer::created(order, Some(format!("/orders/{}", order.id)))
         };
-        Ok(Applied { answers: placements.iter().map(answer).collect(), added: Some(added) })
+        self.recent.remember(placements.iter().map(|placed| &placed.order));
+        Ok(Decided {
+            answers: placements.iter().map(answer).collect(),
+            statements: vec![sql::insert_orders(placements.iter().map(|placed| &placed.order))],
+            added: Some(self.outbox.add(placements.iter().map(payment_requested).collect())),
+        })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     apply::ApplyResults,
     get, list, place,
     place::{PlaceOrders, Placement},
+    recent::Recent,
     stream::{self, Hub, StreamLimits},
 };
 
@@ -88,13 +89,13 @@ impl Orders {
         let (outbox, handed) = Outbox::new(clock.clone());
         let relay =
             Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
-        let hub = Hub::new(limits);
+        let (hub, recent) = (Hub::new(limits), Recent::default());
         let (place, placing) = Writer::new(
             "orders",
             db.clone(),
             clock.clone(),
             dice.clone(),
-            PlaceOrders { outbox: outbox.clone() },
+            PlaceOrders { outbox: outbox.clone(), recent: recent.clone() },
             tasks.stop_token(Stage::Writers),
         );
         let inbox = Inbox::new(
@@ -103,7 +104,7 @@ impl Orders {
             db.clone(),
             Arc::clone(&broker),
             outbox,
-            Arc::new(ApplyResults { clock: clock.clone(), hub: hub.clone() }),
+            Arc::new(ApplyResults { clock: clock.clone(), recent, hub: hub.clone() }),
             clock.clone(),
             dice.clone(),
         );

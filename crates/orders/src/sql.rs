@@ -1,8 +1,9 @@
 //! All SQL of the orders service.
 
+use std::collections::HashMap;
+
 use gozon_contract::{
-    CancelReason, Description, Money, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
-    UserId,
+    CancelReason, Description, Money, Order, OrderId, OrderStatus, Timestamp, UserId,
 };
 use gozon_store::{Error, Result, Rows, Statement, Tx};
 use uuid::Uuid;
@@ -119,47 +120,52 @@ pub(crate) async fn list_orders(
     raw.into_iter().map(Order::try_from).collect()
 }
 
-/// Moves orders from NEW to where their payment put them. Returns those that moved; the others
-/// are not there, or were moved before.
-///
-/// The status is looked at in a `case`, where PostgreSQL's planner can't see that few orders are
-/// NEW: it would begin with those, and they are many when they pile up.
-pub(crate) async fn settle_orders(
+/// The orders with these keys, as far as there are any; locked until the transaction ends, if it
+/// locks.
+pub(crate) async fn orders_of(
     tx: &mut Tx,
-    results: &[PaymentSettled],
-    now: Timestamp,
-) -> Result<Vec<Order>> {
-    let rows = Rows::of(results)
-        .uuid("user_id", |result| result.user_id.uuid())
-        .uuid("id", |result| result.order_id.uuid())
-        .text("status", |result| status_after(result).as_str().to_owned())
-        .maybe_text("cancel_reason", |result| {
-            result.outcome.reason().map(|reason| reason.as_str().to_owned())
-        })
-        .done();
+    keys: &[(UserId, OrderId)],
+) -> Result<HashMap<OrderId, Order>> {
     let raw: Vec<RawOrder> = tx
         .query(
-            "update orders set
-                status = rows.status, cancel_reason = rows.cancel_reason,
-                version = orders.version + 1, updated_at = $1
-             from {rows}
-             where orders.user_id = rows.user_id and orders.id = rows.id
-               and case orders.status when 'NEW' then true else false end
-             returning orders.user_id, orders.id, orders.amount, orders.description,
-                       orders.status, orders.cancel_reason, orders.version,
-                       orders.created_at, orders.updated_at",
+            "select orders.user_id, orders.id, orders.amount, orders.description, orders.status,
+                    orders.cancel_reason, orders.version, orders.created_at, orders.updated_at
+             from {rows} join orders on orders.user_id = rows.user_id and orders.id = rows.id
+             {for_update}",
         )
-        .bind(now.micros())
-        .rows(rows)
+        .rows(
+            Rows::of(keys)
+                .uuid("user_id", |(user, _)| user.uuid())
+                .uuid("id", |(_, order)| order.uuid())
+                .done(),
+        )
         .fetch_all()
         .await?;
-    raw.into_iter().map(Order::try_from).collect()
+    let read = |raw| Order::try_from(raw).map(|order| (order.id, order));
+    raw.into_iter().map(read).collect()
 }
 
-/// Where a result puts its order.
-pub(crate) fn status_after(result: &PaymentSettled) -> OrderStatus {
-    match result.outcome.reason() {
-        None => OrderStatus::Finished,
-        Some(_) => OrderStatus::Cancelled,
-    }
+/// Writes down where orders have moved, each from the version before. If one of them is no longer
+/// there, that is a conflict, and nothing is written.
+pub(crate) fn move_orders<T>(orders: &[(Order, T)]) -> Statement {
+    let rows = Rows::of(orders)
+        .uuid("user_id", |(order, _)| order.user_id.uuid())
+        .uuid("id", |(order, _)| order.id.uuid())
+        .text("status", |(order, _)| order.status.as_str().to_owned())
+        .maybe_text("cancel_reason", |(order, _)| {
+            order.cancel_reason.map(|reason| reason.as_str().to_owned())
+        })
+        .int("version", |(order, _)| order.version)
+        .int("updated_at", |(order, _)| order.updated_at.micros())
+        .done();
+    Statement::new(
+        "update orders set
+            status = rows.status, cancel_reason = rows.cancel_reason,
+            version = rows.version, updated_at = rows.updated_at
+         from {rows}
+         where orders.user_id = rows.user_id and orders.id = rows.id
+           and orders.version = rows.version - 1",
+    )
+    .rows(rows)
+    .expecting(orders.len())
 }

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use gozon_chassis::{
-    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, UseCase,
+    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, UseCase,
 };
 use gozon_contract::{Clock, Money, UserId};
 use gozon_store::{Result, Tx};
@@ -36,8 +36,8 @@ pub(crate) struct Deposits {
 impl UseCase for Deposits {
     type Request = (UserId, Deposit);
 
-    async fn apply(&self, tx: &mut Tx, requests: &[(UserId, Deposit)]) -> Result<Applied> {
-        let accounts = sql::lock_accounts(tx, requests.iter().map(|(user, _)| *user)).await?;
+    async fn decide(&self, tx: &mut Tx, requests: &[(UserId, Deposit)]) -> Result<Decided> {
+        let accounts = sql::accounts_of(tx, requests.iter().map(|(user, _)| *user)).await?;
         let now = self.clock.now();
         let mut ledger = Ledger::open(accounts, now);
         let answers = requests
@@ -47,8 +47,7 @@ impl UseCase for Deposits {
                 Err(refused) => Answer::Refused(refused.into()),
             })
             .collect();
-        sql::store(tx, &[], &ledger.close(), now).await?;
-        Ok(Applied { answers, added: None })
+        Ok(Decided { answers, statements: sql::store(&[], &ledger.close(), now), added: None })
     }
 }
 

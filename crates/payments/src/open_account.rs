@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use gozon_chassis::{
-    Answer, Answered, Applied, CurrentUser, Fields, IdempotencyKey, Problem, UseCase,
+    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, UseCase,
 };
 use gozon_contract::{Balance, Timestamp, UserId};
 use gozon_store::{Result, Tx};
@@ -29,27 +29,31 @@ pub(crate) struct OpenAccounts;
 impl UseCase for OpenAccounts {
     type Request = OpenAccount;
 
-    async fn apply(&self, tx: &mut Tx, requests: &[OpenAccount]) -> Result<Applied> {
-        let accounts: Vec<Account> = requests
-            .iter()
-            .map(|&OpenAccount { user, now }| Account {
-                user_id: user,
-                balance: Balance::ZERO,
-                version: 1,
-                created_at: now,
-            })
-            .collect();
-        let mut opened: HashSet<UserId> =
-            sql::insert_accounts(tx, &accounts).await?.into_iter().collect();
-        // Of two requests for one user in this batch, the first has opened the account.
-        let answer = |account: &Account| {
-            if opened.remove(&account.user_id) {
-                return Answer::created(account, Some("/accounts/balance".to_owned()));
+    async fn decide(&self, tx: &mut Tx, requests: &[OpenAccount]) -> Result<Decided> {
+        let users = requests.iter().map(|request| request.user);
+        let existing = sql::accounts_of(tx, users).await?;
+        let mut have: HashSet<UserId> = existing.iter().map(|account| account.user_id).collect();
+        let mut opened = Vec::new();
+        // Of two requests for one user in this batch, the first opens the account.
+        let answer = |&OpenAccount { user, now }: &OpenAccount| {
+            if !have.insert(user) {
+                let detail = "the user has an account already";
+                return Answer::Refused(Problem::new(
+                    StatusCode::CONFLICT,
+                    "account_exists",
+                    detail,
+                ));
             }
-            let detail = "the user has an account already";
-            Answer::Refused(Problem::new(StatusCode::CONFLICT, "account_exists", detail))
+            let account =
+                Account { user_id: user, balance: Balance::ZERO, version: 1, created_at: now };
+            let answer = Answer::created(&account, Some("/accounts/balance".to_owned()));
+            opened.push(account);
+            answer
         };
-        Ok(Applied { answers: accounts.iter().map(answer).collect(), added: None })
+        let answers = requests.iter().map(answer).collect();
+        let statements =
+            if opened.is_empty() { Vec::new() } else { vec![sql::insert_accounts(&opened)] };
+        Ok(Decided { answers, statements, added: None })
     }
 }
 

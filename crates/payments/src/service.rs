@@ -75,7 +75,7 @@ impl Payments {
         let (outbox, handed) = Outbox::new(clock.clone());
         let relay =
             Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
-        let settle = Arc::new(Settle::new(clock.clone()));
+        let settle = Arc::new(Settle { clock: clock.clone() });
         let inbox = Inbox::new(
             NAME,
             PAYMENT_REQUESTED,

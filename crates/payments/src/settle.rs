@@ -1,48 +1,34 @@
 //! `payment.requested`: decide, debit, record, and say how it ended, in one transaction.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use async_trait::async_trait;
 use gozon_contract::{
     Clock, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
 };
-use gozon_messaging::{Event, HandleError, Handler, Message, TraceParent};
-use gozon_store::{Error, Tx};
+use gozon_messaging::{Decision, Event, HandleError, Handler, Message, TraceParent};
+use gozon_store::Tx;
 
 use crate::{
     ledger::{Ledger, Payment},
     sql,
 };
 
-/// How many batches in a row look before they decide, once an order turned out to be settled
-/// already. One would do, but batches of other messages may come in between.
-const WARY: u32 = 16;
-
 /// Settles payment requests.
 ///
 /// Hardly ever is one of them settled already: the inbox knows repeats, and only those that it has
 /// forgotten come this far. So a batch is decided as if none were; the key of `payments` says
-/// whether that was right. If not, nothing of the batch is kept, and the next attempts look first.
+/// whether that was right. If not, nothing of the batch is kept, and a careful attempt looks first.
 pub(crate) struct Settle {
-    clock: Clock,
-    wary: AtomicU32,
-}
-
-impl Settle {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, wary: AtomicU32::new(0) }
-    }
-
-    /// Whether this batch has to look first.
-    fn is_wary(&self) -> bool {
-        let one_less = |batches: u32| batches.checked_sub(1);
-        self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-    }
+    pub(crate) clock: Clock,
 }
 
 #[async_trait]
 impl Handler for Settle {
-    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
+    async fn handle(
+        &self,
+        tx: &mut Tx,
+        messages: &[Message],
+        careful: bool,
+    ) -> Result<Decision, HandleError> {
         let now = self.clock.now();
         let mut requests = Vec::with_capacity(messages.len());
         let mut traces = Vec::with_capacity(messages.len());
@@ -53,22 +39,22 @@ impl Handler for Settle {
         }
 
         let users = requests.iter().map(|request| request.user_id);
-        let mut ledger = Ledger::open(sql::lock_accounts(tx, users).await?, now);
-        let stored =
-            if self.is_wary() { sql::find_payments(tx, &requests).await? } else { Vec::new() };
+        let mut ledger = Ledger::open(sql::accounts_of(tx, users).await?, now);
+        let stored = if careful { sql::find_payments(tx, &requests).await? } else { Vec::new() };
         let settlement = ledger
             .settle(&requests, stored)
             .map_err(|contradiction| HandleError::Failed(contradiction.to_string()))?;
-        let stored = sql::store(tx, &settlement.new, &ledger.close(), now).await;
-        if let Err(Error::Conflict(_)) = &stored {
-            self.wary.store(WARY, Ordering::Relaxed);
-        }
-        stored?;
 
-        metrics::counter!("gozon_payments_settled_total").increment(settlement.new.len() as u64);
         // A repeat is answered too: should the first answer be lost, this one heals it.
         let answers = settlement.answers.iter().zip(traces);
-        Ok(answers.map(|(payment, trace)| settled(payment, now, trace)).collect())
+        Ok(Decision {
+            statements: sql::store(&settlement.new, &ledger.close(), now),
+            messages: answers.map(|(payment, trace)| settled(payment, now, trace)).collect(),
+        })
+    }
+
+    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
+        metrics::counter!("gozon_payments_settled_total").increment(sent.count() as u64);
     }
 }
 

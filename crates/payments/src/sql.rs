@@ -24,26 +24,20 @@ fn account((user_id, balance, version, created_at): RawAccount) -> Result<Accoun
     })
 }
 
-/// Opens accounts; the users who did not have one yet.
-pub(crate) async fn insert_accounts(tx: &mut Tx, accounts: &[Account]) -> Result<Vec<UserId>> {
+/// Opens accounts. A user who has one already is a conflict.
+pub(crate) fn insert_accounts(accounts: &[Account]) -> Statement {
     let rows = Rows::of(accounts)
         .uuid("user_id", |account| account.user_id.uuid())
         .int("balance", |account| account.balance.minor())
         .int("version", |account| account.version)
         .int("created_at", |account| account.created_at.micros())
         .done();
-    let opened: Vec<(Uuid,)> = tx
-        .query(
-            "insert into accounts (user_id, balance, version, created_at)
-             select user_id, balance, version, created_at from {rows}
-             where true order by user_id
-             on conflict (user_id) do nothing
-             returning user_id",
-        )
-        .rows(rows)
-        .fetch_all()
-        .await?;
-    Ok(opened.into_iter().map(|(user,)| user.into()).collect())
+    Statement::new(
+        "insert into accounts (user_id, balance, version, created_at)
+         select user_id, balance, version, created_at from {rows}
+         where true order by user_id",
+    )
+    .rows(rows)
 }
 
 /// An account.
@@ -56,9 +50,9 @@ pub(crate) async fn find_account(tx: &mut Tx, user: UserId) -> Result<Option<Acc
         .transpose()
 }
 
-/// The accounts of these users, locked until the transaction ends. Everybody locks them in the
-/// same order, so that two batches wait for each other in turn and never in a circle.
-pub(crate) async fn lock_accounts(
+/// The accounts of these users, locked until the transaction ends, if it locks. Everybody locks them
+/// in the same order, so that two batches wait for each other in turn and never in a circle.
+pub(crate) async fn accounts_of(
     tx: &mut Tx,
     users: impl Iterator<Item = UserId>,
 ) -> Result<Vec<Account>> {
@@ -77,31 +71,25 @@ pub(crate) async fn lock_accounts(
     accounts.into_iter().map(account).collect()
 }
 
-/// Stores what was decided: new payments, each for an order that has none, the entries, and one
-/// update for each account that changed. The version guards the update once more, beside the lock.
-/// If an order has a payment already, that is a conflict, and none of it, and no debit, is kept.
-pub(crate) async fn store(
-    tx: &mut Tx,
-    payments: &[Payment],
-    changes: &Changes,
-    now: Timestamp,
-) -> Result<()> {
-    let (statements, rows): (Vec<_>, Vec<_>) = [
-        (insert_payments(payments, now), payments.len() as u64),
-        (insert_entries(&changes.entries), changes.entries.len() as u64),
-        (update_accounts(&changes.accounts), changes.accounts.len() as u64),
-    ]
-    .into_iter()
-    .filter(|(_, rows)| *rows > 0)
-    .unzip();
-    if statements.is_empty() {
-        return Ok(());
+/// What stores what was decided: new payments, each for an order that has none, the entries, and one
+/// update for each account that changed since it was read in the version that the update names. If
+/// an order has a payment already, or an account has changed meanwhile, that is a conflict, and none
+/// of it, and no debit, is kept.
+///
+/// The accounts come first, as they do for whoever locks them when it reads: of several who want
+/// the same ones, all but one wait there, holding nothing that the others need.
+pub(crate) fn store(payments: &[Payment], changes: &Changes, now: Timestamp) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    if !changes.accounts.is_empty() {
+        statements.push(update_accounts(&changes.accounts));
     }
-    let written = tx.run_all(statements).await?;
-    if written != rows {
-        return Err(Error::conflict("an account changed under its lock"));
+    if !payments.is_empty() {
+        statements.push(insert_payments(payments, now));
     }
-    Ok(())
+    if !changes.entries.is_empty() {
+        statements.push(insert_entries(&changes.entries));
+    }
+    statements
 }
 
 fn insert_payments(payments: &[Payment], now: Timestamp) -> Statement {
@@ -134,7 +122,8 @@ fn insert_entries(entries: &[Entry]) -> Statement {
     Statement::new(
         "insert into entries
             (user_id, seq, kind, amount, balance_after, order_id, created_at)
-         select user_id, seq, kind, amount, balance_after, order_id, created_at from {rows}",
+         select user_id, seq, kind, amount, balance_after, order_id, created_at from {rows}
+         order by user_id, seq",
     )
     .rows(rows)
 }
@@ -151,6 +140,7 @@ fn update_accounts(accounts: &[(Account, i64)]) -> Statement {
          where accounts.user_id = rows.user_id and accounts.version = rows.was",
     )
     .rows(rows)
+    .expecting(accounts.len())
 }
 
 /// The payments that were decided for the orders of these requests.
@@ -225,4 +215,72 @@ pub(crate) async fn list_entries(
         })
     };
     rows.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use gozon_store::migrate;
+    use gozon_testkit::TestDb;
+
+    use super::*;
+    use crate::ledger::Ledger;
+
+    const USERS: [&str; 2] =
+        ["6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e", "7f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e"];
+
+    /// What tops up these users, as the accounts are now.
+    async fn top_up(tx: &mut Tx, users: &[UserId]) -> Vec<Statement> {
+        let now = Timestamp::from_micros(1);
+        let accounts = accounts_of(tx, users.iter().copied()).await.unwrap();
+        let mut ledger = Ledger::open(accounts, now);
+        for user in users {
+            ledger.deposit(*user, Money::try_from(5).unwrap()).unwrap();
+        }
+        store(&[], &ledger.close(), now)
+    }
+
+    /// A deadlock would hold up both, and all who wait behind them, for a second.
+    #[tokio::test]
+    async fn who_is_late_waits_for_the_account_and_holds_nothing() {
+        let test = TestDb::postgres().await;
+        migrate(&test.db(), crate::MIGRATIONS).await.unwrap();
+        let users = USERS.map(|user| user.parse::<UserId>().unwrap());
+        let account = |user_id| Account {
+            user_id,
+            balance: Balance::ZERO,
+            version: 1,
+            created_at: Timestamp::from_micros(0),
+        };
+        let accounts = users.map(account);
+        let opening = test.db().at_once().await.unwrap();
+        opening.commit_with(vec![insert_accounts(&accounts)]).await.unwrap();
+
+        // Against one who has locked what it read, and against one who has locked nothing either.
+        for locking in [true, false] {
+            let mut first = test.db().begin().await.unwrap();
+            let mut second = test.another().at_once().await.unwrap();
+            let late = top_up(&mut second, &[users[1], users[0]]).await;
+            let early = top_up(&mut first, if locking { &users } else { &[] }).await;
+            let mut early_too = test.another().at_once().await.unwrap();
+            let instead = top_up(&mut early_too, &users).await;
+            if locking {
+                let late = tokio::spawn(second.commit_with(late));
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                first.commit_with(early).await.unwrap();
+                let late = late.await.unwrap().unwrap_err().to_string();
+                assert!(late.contains("division by zero"), "{late}");
+            } else {
+                let (one, two) =
+                    tokio::join!(second.commit_with(late), early_too.commit_with(instead));
+                assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+                let late = one.and(two).unwrap_err().to_string();
+                assert!(late.contains("division by zero"), "{late}");
+            }
+        }
+        let mut tx = test.db().read().await.unwrap();
+        let accounts = accounts_of(&mut tx, users.into_iter()).await.unwrap();
+        assert!(accounts.iter().all(|account| account.balance.minor() == 10), "{accounts:?}");
+    }
 }

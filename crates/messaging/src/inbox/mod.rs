@@ -12,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -31,19 +31,39 @@ use crate::{
 
 /// The most messages dealt with in one transaction.
 const BATCH: usize = 1000;
+/// How many batches in a row are dealt with carefully, once one met a conflict. One would do, but
+/// where two instances want the same rows, or a broker repeats itself, more are likely to follow.
+const WARY: u32 = 16;
 
 /// What a service does with the messages of one topic.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Deals with a batch of messages, all within `tx`, and returns what to send in consequence. It
-    /// must leave committing to the caller, who commits only if none was dealt with before: what
-    /// the handler does must be undone with the transaction.
-    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError>;
+    /// Decides what follows from a batch of messages, reading in `tx` what it has to know.
+    ///
+    /// Most likely nobody is in the way and none of the messages was ever dealt with. So the first
+    /// attempt is not `careful`: `tx` [locks nothing](Db::at_once), and the handler need not look for
+    /// repeats. But what it wants to be written must be a [conflict](Error::Conflict) should that be
+    /// wrong. Then nothing of it is kept, and a careful attempt follows.
+    async fn handle(
+        &self,
+        tx: &mut Tx,
+        messages: &[Message],
+        careful: bool,
+    ) -> Result<Decision, HandleError>;
 
-    /// A message that [`Handler::handle`] returned is committed and on its way to the broker. For
-    /// whoever in this process would rather know now: nothing may depend on it, since a crash
-    /// comes before it as well as after it.
-    fn committed(&self, _sent: &Message) {}
+    /// Messages that [`Handler::handle`] wants to be sent are committed and on their way to the
+    /// broker. For whoever in this process would rather know now: nothing may depend on it, since a
+    /// crash comes before it as well as after it.
+    fn committed(&self, _sent: &mut dyn Iterator<Item = &Message>) {}
+}
+
+/// What follows from messages; all of it is one transaction.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// What is to be written.
+    pub statements: Vec<Statement>,
+    /// What is to be sent.
+    pub messages: Vec<Message>,
 }
 
 /// Why messages could not be dealt with.
@@ -71,6 +91,8 @@ pub struct Inbox {
     clock: Clock,
     dice: Dice,
     attached: Arc<AtomicBool>,
+    /// How many more batches are dealt with carefully.
+    wary: AtomicU32,
 }
 
 impl Inbox {
@@ -87,7 +109,8 @@ impl Inbox {
         dice: Dice,
     ) -> Self {
         let attached = Arc::default();
-        Self { service, topic, db, broker, outbox, handler, clock, dice, attached }
+        let wary = AtomicU32::new(0);
+        Self { service, topic, db, broker, outbox, handler, clock, dice, attached, wary }
     }
 
     /// Whether the consumer is attached to the broker, for readiness.
@@ -198,29 +221,39 @@ impl Inbox {
     /// Deals with messages in one transaction, again while others are in its way.
     async fn attempt(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let mut retry = Retry::new(&self.dice);
-        let mut result = self.as_if_new(batch).await;
+        let mut result =
+            if self.is_wary() { self.carefully(batch).await } else { self.at_once(batch).await };
         while let Err(HandleError::Store(error)) = &result
             && retry.again(error).await
         {
-            result = self.without_repeats(batch).await;
+            self.wary.store(WARY, Ordering::Relaxed);
+            result = self.carefully(batch).await;
         }
         result
     }
 
-    /// Repeats are rare, after a crash or when the broker was away. So the work is done first, as
-    /// if there were none, and the marks are written on the way to the outbox. One that is there
-    /// already is a conflict, and none of it is kept.
-    async fn as_if_new(&self, batch: &[Message]) -> Result<usize, HandleError> {
-        let mut tx = self.db.begin().await?;
-        let marks = vec![sql::inbox::mark_all(batch, self.clock.now())];
-        let added = self.work(&mut tx, batch, marks).await?;
-        tx.commit().await?;
+    fn is_wary(&self) -> bool {
+        let one_less = |batches: u32| batches.checked_sub(1);
+        self.wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    /// Repeats are rare, after a crash or when the broker was away, and so is somebody else who
+    /// wants the same rows. So the work is decided first, as if there were neither, and all of it is
+    /// written together with the marks. A mark that is there already is a conflict, and none of it is
+    /// kept. The marks come first here too, or two consumers of one message could wait for each
+    /// other.
+    async fn at_once(&self, batch: &[Message]) -> Result<usize, HandleError> {
+        let mut tx = self.db.at_once().await?;
+        let (statements, added) = self.work(&mut tx, batch, false).await?;
+        let mut all = vec![sql::inbox::mark_all(batch, self.clock.now())];
+        all.extend(statements);
+        tx.commit_with(all).await?;
         self.committed(added);
         Ok(batch.len())
     }
 
-    /// Looks for repeats first. How many messages were none.
-    async fn without_repeats(&self, batch: &[Message]) -> Result<usize, HandleError> {
+    /// Looks for repeats first, and keeps locked what is decided upon. How many messages were none.
+    async fn carefully(&self, batch: &[Message]) -> Result<usize, HandleError> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
         let mut new = sql::inbox::mark(&mut tx, batch, now).await?;
@@ -229,39 +262,37 @@ impl Inbox {
         }
         let fresh: Vec<_> =
             batch.iter().filter(|message| new.remove(&message.id)).cloned().collect();
-        let added = self.work(&mut tx, &fresh, Vec::new()).await?;
-        tx.commit().await?;
+        let (statements, added) = self.work(&mut tx, &fresh, true).await?;
+        tx.commit_with(statements).await?;
         self.committed(added);
         Ok(fresh.len())
     }
 
     /// Tells of what is committed. Whatever becomes of that, the relay gets it.
     fn committed(&self, added: Added) {
-        let tell = || added.messages().for_each(|message| self.handler.committed(message));
+        let tell = || self.handler.committed(&mut added.messages());
         if catch_unwind(AssertUnwindSafe(tell)).is_err() {
             tracing::error!(topic = self.topic.name, "a handler panicked after the commit");
         }
         added.committed();
     }
 
-    /// Has messages dealt with and puts what follows from them into the outbox, together with other
-    /// statements.
+    /// What follows from messages, with what goes into the outbox. A panic is a failure of that
+    /// message, not the end of the consumer.
     async fn work(
         &self,
         tx: &mut Tx,
         messages: &[Message],
-        statements: Vec<Statement>,
-    ) -> Result<Added, HandleError> {
-        let replies = self.call(tx, messages).await?;
-        Ok(self.outbox.add_with(tx, replies, statements).await?.0)
-    }
-
-    /// Calls the handler. A panic is a failure of that message, not the end of the consumer.
-    async fn call(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
-        AssertUnwindSafe(self.handler.handle(tx, messages))
+        careful: bool,
+    ) -> Result<(Vec<Statement>, Added), HandleError> {
+        let decided = AssertUnwindSafe(self.handler.handle(tx, messages, careful))
             .catch_unwind()
             .await
-            .unwrap_or_else(|_| Err(HandleError::Failed("the handler panicked".to_owned())))
+            .unwrap_or_else(|_| Err(HandleError::Failed("the handler panicked".to_owned())));
+        let Decision { mut statements, messages } = decided?;
+        let added = self.outbox.add(messages);
+        statements.extend(added.statement());
+        Ok((statements, added))
     }
 
     /// Keeps a message that failed for later, or sets it aside if it can't be read at all. How many

@@ -71,8 +71,9 @@ impl Inbox {
         if !sql::inbox::delete(&mut tx, row).await? {
             return Ok(());
         }
-        let added = self.work(&mut tx, std::slice::from_ref(&row.message), Vec::new()).await?;
-        tx.commit().await?;
+        let (statements, added) =
+            self.work(&mut tx, std::slice::from_ref(&row.message), true).await?;
+        tx.commit_with(statements).await?;
         self.committed(added);
         tracing::info!(id = row.message.id, "a later attempt succeeded");
         Ok(())

@@ -66,17 +66,13 @@ pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
 }
 
 /// Takes messages out of the outbox; those that are no longer there are no error.
-pub(crate) async fn delete(tx: &mut Tx, rows: &[OutboxRow]) -> Result<u64> {
-    let mut deleted = 0;
-    for (instant, ids) in by_instant(rows) {
-        deleted += tx
-            .query("delete from outbox where available_at = $1 and id {among}")
+pub(crate) fn delete(rows: &[OutboxRow]) -> Vec<Statement> {
+    let delete = |(instant, ids): (Timestamp, Rows)| {
+        Statement::new("delete from outbox where available_at = $1 and id {among}")
             .bind(instant.micros())
             .rows(ids)
-            .execute()
-            .await?;
-    }
-    Ok(deleted)
+    };
+    by_instant(rows).map(delete).collect()
 }
 
 /// The keys of rows, in as few statements as can be: those of one instant together.

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use gozon_contract::{Clock, Dice, Timestamp};
-use gozon_messaging::{HandleError, Handler, Inbox, MIGRATIONS, Message, Outbox};
+use gozon_messaging::{Decision, HandleError, Handler, Inbox, MIGRATIONS, Message, Outbox};
 use gozon_store::{Db, Tx, migrate};
 
 use crate::subject::{Rig, Subject, ids, in_time};
@@ -24,12 +24,13 @@ impl Handler for Taster {
         &self,
         _tx: &mut Tx,
         messages: &[Message],
-    ) -> Result<Vec<Message>, HandleError> {
+        _careful: bool,
+    ) -> Result<Decision, HandleError> {
         if messages.iter().any(|message| message.id == POISON) {
             return Err(HandleError::Failed("it tastes bitter".to_owned()));
         }
         self.0.lock().unwrap().extend_from_slice(messages);
-        Ok(Vec::new())
+        Ok(Decision::default())
     }
 }
 

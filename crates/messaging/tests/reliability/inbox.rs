@@ -18,6 +18,7 @@ on_both_databases!(
     a_panic_is_a_failure_of_that_message_alone,
     an_invalid_message_is_dead_at_once,
     a_conflict_is_tried_again_at_once,
+    after_a_conflict_it_is_careful_for_a_while,
     a_commit_that_fails_leaves_neither_mark_nor_effect,
     a_swallowed_error_is_no_success,
     a_batch_is_given_back_while_the_database_is_away,
@@ -146,7 +147,8 @@ async fn a_conflict_is_tried_again_at_once(test: TestDb) {
     service.handler.will("b", Fate::MeetsConflict, 3);
     assert!(deliver(&inbox, &["a", "b"].map(|name| service.message(name))).await);
     assert_eq!(service.effects().await, ["a", "b"].map(id));
-    assert_eq!(*service.handler.batches.lock().unwrap(), [2, 2, 2, 2]);
+    let attempts = std::mem::take(&mut *service.handler.batches.lock().unwrap());
+    assert_eq!(attempts, [(2, false), (2, true), (2, true), (2, true)]);
 
     // In a later attempt, too.
     service.handler.will("c", Fate::Fails, 1);
@@ -171,6 +173,26 @@ async fn a_commit_that_fails_leaves_neither_mark_nor_effect(test: TestDb) {
         assert_eq!(inbox.retry_step().await.unwrap(), 1);
     }
     assert_eq!(service.effects().await, ["a", "b"].map(id));
+}
+
+/// Where one was in the way, others are likely to follow: each batch would be decided twice.
+async fn after_a_conflict_it_is_careful_for_a_while(test: TestDb) {
+    let service = Service::new(test).await;
+    let inbox = service.inbox();
+    let a = service.message("a");
+    for _ in 0..2 {
+        assert!(deliver(&inbox, std::slice::from_ref(&a)).await);
+    }
+    for n in 0..30 {
+        assert!(deliver(&inbox, &[service.message(&format!("n{n:02}"))]).await);
+    }
+    let attempts = service.handler.batches.lock().unwrap().clone();
+    // The first time, the repeat as if it were new, then with care, then as before.
+    assert_eq!(attempts[..2], [(1, false); 2]);
+    let careful = attempts[2..].iter().take_while(|(_, careful)| *careful).count();
+    assert!((1..30).contains(&careful), "{attempts:?}");
+    assert!(attempts[2 + careful..].iter().all(|(_, careful)| !careful), "{attempts:?}");
+    assert_eq!(service.effects().await.len(), 31);
 }
 
 /// PostgreSQL has nothing to commit after a failed statement and says so only in passing.

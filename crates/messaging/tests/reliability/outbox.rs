@@ -29,7 +29,8 @@ async fn a_message_is_sent_after_the_commit_and_then_gone(test: TestDb) {
     let mut service = Service::new(test).await;
     let mut relay = service.relay();
     let mut tx = service.db.begin().await.unwrap();
-    let added = service.outbox.add(&mut tx, vec![service.message("a")]).await.unwrap();
+    let added = service.outbox.add(vec![service.message("a")]);
+    tx.run_all(added.statement().into_iter().collect()).await.unwrap();
     assert_eq!(service.unsent().await, [""; 0]);
     relay.step().await;
     assert_eq!(service.broker.take(), [""; 0]);
@@ -45,7 +46,8 @@ async fn a_message_is_sent_after_the_commit_and_then_gone(test: TestDb) {
 async fn a_rolled_back_message_is_never_sent(test: TestDb) {
     let service = Service::new(test).await;
     let mut tx = service.db.begin().await.unwrap();
-    let added = service.outbox.add(&mut tx, vec![service.message("a")]).await.unwrap();
+    let added = service.outbox.add(vec![service.message("a")]);
+    tx.run_all(added.statement().into_iter().collect()).await.unwrap();
     drop(tx);
     drop(added);
     service.clock.advance(A_WHILE);
@@ -125,10 +127,7 @@ async fn nothing_is_lost_while_the_broker_is_away(test: TestDb) {
     let mut relay = service.relay();
     service.broker.is(Mood::Away);
     for name in ["a", "b", "c"] {
-        let mut tx = service.db.begin().await.unwrap();
-        let added = service.outbox.add(&mut tx, vec![service.message(name)]).await.unwrap();
-        tx.commit().await.unwrap();
-        added.committed();
+        service.commit(vec![service.message(name)]).await.committed();
         relay.step().await;
     }
     assert_eq!(service.unsent().await, ["a", "b", "c"].map(id));
@@ -142,10 +141,7 @@ async fn the_same_message_twice_in_a_batch_is_sent_once(test: TestDb) {
     let mut service = Service::new(test).await;
     let mut relay = service.relay();
     let batch = ["a", "b", "a", "c", "b"].map(|name| service.message(name)).to_vec();
-    let mut tx = service.db.begin().await.unwrap();
-    let added = service.outbox.add(&mut tx, batch).await.unwrap();
-    tx.commit().await.unwrap();
-    added.committed();
+    service.commit(batch).await.committed();
     assert_eq!(service.sent_by(&mut relay).await, [id("a"), id("b"), id("c")]);
 }
 
@@ -155,10 +151,10 @@ async fn the_same_message_twice_stalls_nothing(test: TestDb) {
     let service = Service::new(test).await;
     let message = service.message("a");
     service.leave_behind(vec![message.clone()]).await;
-    let mut tx = service.db.begin().await.unwrap();
-    let again = service.outbox.add(&mut tx, vec![message.clone()]).await;
+    let again = service.outbox.add(vec![message.clone()]);
+    let tx = service.db.at_once().await.unwrap();
+    let again = tx.commit_with(again.statement().into_iter().collect()).await;
     assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
-    drop(tx);
     service.clock.advance(Duration::from_millis(100));
     service.leave_behind(vec![message.clone(), service.message("b")]).await;
     service.clock.advance(A_WHILE);
@@ -215,10 +211,7 @@ async fn a_stopping_relay_sends_what_it_was_handed(test: TestDb) {
     let mut service = Service::new(test).await;
     let relay = service.relay();
     for name in ["a", "b"] {
-        let mut tx = service.db.begin().await.unwrap();
-        let added = service.outbox.add(&mut tx, vec![service.message(name)]).await.unwrap();
-        tx.commit().await.unwrap();
-        added.committed();
+        service.commit(vec![service.message(name)]).await.committed();
     }
     let stop = CancellationToken::new();
     stop.cancel();

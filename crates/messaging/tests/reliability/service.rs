@@ -10,10 +10,10 @@ use std::{
 use async_trait::async_trait;
 use gozon_contract::{Clock, Delivery, Dice, Timestamp, Topic};
 use gozon_messaging::{
-    Broker, BrokerError, DeadLetters, Event, Handed, HandleError, Handler, Inbox, MIGRATIONS,
-    Message, Outbox, Relay, Subscriber,
+    Added, Broker, BrokerError, DeadLetters, Decision, Event, Handed, HandleError, Handler, Inbox,
+    MIGRATIONS, Message, Outbox, Relay, Subscriber,
 };
-use gozon_store::{Db, Error, Migration, Tx, migrate};
+use gozon_store::{Db, Error, Migration, Rows, Statement, Tx, migrate};
 use gozon_testkit::TestDb;
 
 pub(crate) const THING: Topic = Topic { name: "thing", delivery: Delivery::Competing };
@@ -113,10 +113,15 @@ impl Service {
     /// Commits messages to the outbox without telling the relay, as a process does that crashes
     /// right after the commit.
     pub(crate) async fn leave_behind(&self, messages: Vec<Message>) {
-        let mut tx = self.db.begin().await.unwrap();
-        let added = self.outbox.add(&mut tx, messages).await.unwrap();
-        tx.commit().await.unwrap();
-        drop(added);
+        drop(self.commit(messages).await);
+    }
+
+    /// Commits messages to the outbox.
+    pub(crate) async fn commit(&self, messages: Vec<Message>) -> Added {
+        let added = self.outbox.add(messages);
+        let tx = self.db.at_once().await.unwrap();
+        tx.commit_with(added.statement().into_iter().collect()).await.unwrap();
+        added
     }
 
     /// Lets the relay go on until something was published; what.
@@ -267,8 +272,8 @@ pub(crate) async fn deliver(inbox: &Inbox, batch: &[Message]) -> bool {
 #[derive(Default)]
 pub(crate) struct FakeHandler {
     fates: Mutex<HashMap<String, (Fate, u32)>>,
-    /// The sizes of the batches it was called with.
-    pub(crate) batches: Mutex<Vec<usize>>,
+    /// The sizes of the batches it was called with, and whether it was to be careful.
+    pub(crate) batches: Mutex<Vec<(usize, bool)>>,
     /// The ids of the replies that it was told are committed.
     pub(crate) committed: Mutex<Vec<String>>,
 }
@@ -301,9 +306,14 @@ impl FakeHandler {
 
 #[async_trait]
 impl Handler for FakeHandler {
-    async fn handle(&self, tx: &mut Tx, messages: &[Message]) -> Result<Vec<Message>, HandleError> {
-        self.batches.lock().unwrap().push(messages.len());
-        let mut replies = Vec::new();
+    async fn handle(
+        &self,
+        tx: &mut Tx,
+        messages: &[Message],
+        careful: bool,
+    ) -> Result<Decision, HandleError> {
+        self.batches.lock().unwrap().push((messages.len(), careful));
+        let (mut effects, mut replies) = (Vec::new(), Vec::new());
         for message in messages {
             let mut parent = 1;
             match self.fate_of(message) {
@@ -322,22 +332,27 @@ impl Handler for FakeHandler {
                 }
             }
             let event = Event::<String>::read(message)?;
-            tx.query("insert into effect (id, parent) values ($1, $2)")
-                .bind(message.id.as_str())
-                .bind(parent)
-                .execute()
-                .await?;
+            effects.push((message.id.clone(), parent));
             if event.data.starts_with("ask") {
                 let reply = format!("re-{}", event.data);
                 replies.push(super::service::message(&reply, event.time));
             }
         }
-        Ok(replies)
+        let rows = Rows::of(&effects)
+            .text("id", |(id, _)| id.clone())
+            .int("parent", |(_, parent)| *parent)
+            .done();
+        let write = "insert into effect (id, parent) select id, parent from {rows}";
+        let statements =
+            if effects.is_empty() { Vec::new() } else { vec![Statement::new(write).rows(rows)] };
+        Ok(Decision { statements, messages: replies })
     }
 
-    fn committed(&self, sent: &Message) {
-        self.committed.lock().unwrap().push(sent.id.clone());
-        assert!(!sent.id.contains("loud"), "as the test wants it");
+    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
+        for message in sent {
+            self.committed.lock().unwrap().push(message.id.clone());
+            assert!(!message.id.contains("loud"), "as the test wants it");
+        }
     }
 }
 

@@ -247,6 +247,8 @@ impl Shop {
         truth.check();
         self.audit().await;
         self.stop().await;
+        truth::check_deadlocks(&self.orders_url).await;
+        truth::check_deadlocks(&self.payments_url).await;
         for process in &self.processes {
             let log = process.log();
             assert!(!log.contains("panicked at"), "{} panicked:\n{log}", process.name);

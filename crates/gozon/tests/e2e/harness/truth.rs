@@ -179,6 +179,19 @@ async fn count(db: &Db, sql: &'static str) -> i64 {
     all::<(i64,)>(db, sql).await[0].0
 }
 
+/// Who writes the same rows as others has them in the same order as they: a deadlock costs everybody
+/// who waits a second.
+pub async fn check_deadlocks(url: &str) {
+    if !url.starts_with("postgres") {
+        return;
+    }
+    let db = Db::open(url, 1).expect("a database URL");
+    let met =
+        count(&db, "select deadlocks from pg_stat_database where datname = current_database()");
+    assert_eq!(met.await, 0, "deadlocks");
+    db.close().await;
+}
+
 /// What is not settled or not sent yet; nothing, if the text is empty.
 pub async fn under_way(orders_url: &str, payments_url: &str) -> String {
     const QUEUES: [(&str, &str); 3] = [
