@@ -80,7 +80,7 @@ web/dist/index.html: web/node_modules/.package-lock.json api/openapi.json web/in
 	touch $@
 
 .PHONY: bench
-bench: setup ## Measure limit and system on every combination; a table, kept in bench/results
+bench: setup ## Measure limit and system on every combination; a table, kept in bench/results (half an hour)
 	bench/run
 
 .PHONY: limit
