@@ -6,6 +6,9 @@
 //! one transaction: inbox mark + Handler's rows + Outbox::add ── commit, then ack
 //! ```
 //!
+//! Handlers and whoever writes to the outbox hand over statements, and the whole transaction goes to
+//! the database at once.
+//!
 //! Delivery is at least once everywhere. The effect is exactly once, because the inbox mark and
 //! what the handler does are one commit, and because handlers guard their own effect as well.
 
