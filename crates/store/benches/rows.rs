@@ -60,7 +60,7 @@ fn insert(bencher: Bencher, count: u32) {
     let runtime = runtime.expect("a runtime starts");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = format!("sqlite:{}", folder.path().join("bench.db").display());
-    let db = Db::open(&url, 1).expect("a good URL");
+    let db = runtime.block_on(async { Db::open(&url, 1) }).expect("a good URL");
     let things = things(count);
     runtime.block_on(migrate(&db, &[TABLE])).expect("the table is made");
     bencher.counter(ItemsCount::new(count)).bench_local(|| {
