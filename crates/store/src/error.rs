@@ -70,9 +70,9 @@ fn is_conflict(code: &str) -> bool {
 
 /// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash), 58 (its
 /// system, and how some poolers say that the server is gone), a commit of which it is not known
-/// whether it took effect (40003), a statement or transaction that took longer than its server allows (57014, 25P03, 25P04), and
-/// read-only replicas left over from a fail-over (25006); SQLite's `NOMEM`, `IOERR`, `FULL` and
-/// `CANTOPEN`.
+/// whether it took effect (40003), a statement or transaction that took longer than its server
+/// allows (57014, 25P03, 25P04), and read-only replicas left over from a fail-over (25006); SQLite's
+/// `NOMEM`, `IOERR`, `FULL` and `CANTOPEN`.
 fn is_away(code: &str) -> bool {
     let class = |class| code.len() == 5 && code.starts_with(class);
     class("08")
