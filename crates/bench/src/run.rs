@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::oneshot, task::JoinSet, time::interval};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn bench(args: &Args) -> anyhow::Result<Report> {
     let host = host_of(&args.url)?;
-    let users = Arc::new(Users::new(args, &host, Dice::system()));
+    let users = Arc::new(Users::new(args, &host, RandomSource::system()));
     let book = Arc::new(Book::default());
     open_accounts(&host, &users, args.clients).await?;
     let watched = args.sockets.min(users.ids().len());

@@ -1,6 +1,6 @@
 //! Who orders.
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use uuid::{Builder, Uuid};
 
 use crate::{Args, http};
@@ -15,7 +15,7 @@ pub(crate) struct Users {
     ids: Vec<Uuid>,
     orders: Vec<Vec<u8>>,
     draw: Draw,
-    dice: Dice,
+    random: RandomSource,
 }
 
 /// Which user is next.
@@ -27,10 +27,10 @@ enum Draw {
 
 impl Users {
     /// The users that `args` asks for, of the shop at `host`.
-    pub fn new(args: &Args, host: &str, dice: Dice) -> Self {
+    pub fn new(args: &Args, host: &str, random: RandomSource) -> Self {
         let count = if args.hot { 1 } else { args.users.max(1) };
         let id = |_| {
-            let random = (u128::from(dice.roll()) << 64) | u128::from(dice.roll());
+            let random = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
             Builder::from_random_bytes(random.to_be_bytes()).into_uuid()
         };
         let ids: Vec<Uuid> = (0..count).map(id).collect();
@@ -39,7 +39,7 @@ impl Users {
             Some(exponent) => Draw::Weighted(zipf(count, exponent)),
             None => Draw::Uniform,
         };
-        Self { orders: ids.iter().map(order).collect(), ids, draw, dice }
+        Self { orders: ids.iter().map(order).collect(), ids, draw, random }
     }
 
     /// Their ids.
@@ -49,7 +49,7 @@ impl Users {
 
     /// Draws a user: the index, and the request with which that user places an order.
     pub fn draw(&self) -> (usize, &[u8]) {
-        let roll = self.dice.roll();
+        let roll = self.random.next_u64();
         let index = match &self.draw {
             Draw::Uniform => usize::try_from(roll % self.ids.len() as u64).unwrap_or(0),
             Draw::Weighted(totals) => {

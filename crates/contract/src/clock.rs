@@ -102,9 +102,9 @@ impl Clock {
 /// Where randomness comes from: the system's entropy, or a seed that makes a run repeatable.
 /// Clones share one sequence.
 #[derive(Clone)]
-pub struct Dice(Arc<Mutex<StdRng>>);
+pub struct RandomSource(Arc<Mutex<StdRng>>);
 
-impl Dice {
+impl RandomSource {
     /// Seeded once from the system's entropy.
     #[allow(clippy::disallowed_methods, reason = "the one home of randomness")]
     pub fn system() -> Self {
@@ -117,21 +117,21 @@ impl Dice {
     }
 
     /// The next 64 random bits.
-    pub fn roll(&self) -> u64 {
+    pub fn next_u64(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
     /// A duration between half of `around` and one and a half of it, so that many that wait for
     /// the same thing do not come back together.
     pub fn jitter(&self, around: Duration) -> Duration {
-        let thousandths = 500 + u32::try_from(self.roll() % 1001).unwrap_or(500);
+        let thousandths = 500 + u32::try_from(self.next_u64() % 1001).unwrap_or(500);
         around * thousandths / 1000
     }
 }
 
-impl fmt::Debug for Dice {
+impl fmt::Debug for RandomSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dice")
+        f.write_str("RandomSource")
     }
 }
 
@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_rolls_the_same() {
-        let (a, b) = (Dice::seeded(7), Dice::seeded(7));
-        assert!((0..100).all(|_| a.roll() == b.roll()));
+        let (a, b) = (RandomSource::seeded(7), RandomSource::seeded(7));
+        assert!((0..100).all(|_| a.next_u64() == b.next_u64()));
         let around = Duration::from_millis(100);
         assert!((0..1000).all(|_| {
             let wait = a.jitter(around);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::{Builder, Uuid};
 
-use crate::{Dice, Timestamp};
+use crate::{RandomSource, Timestamp};
 
 /// Not a UUID in its hyphenated form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,13 +74,13 @@ impl OrderId {
     /// A new id for an order placed at `now`. Below the millisecond the 12 bits of `rand_a` carry
     /// the fraction (RFC 9562, section 6.2, method 3), so that ids made one after the other on one
     /// machine sort in that order.
-    pub fn new(now: Timestamp, dice: &Dice) -> Self {
+    pub fn new(now: Timestamp, random: &RandomSource) -> Self {
         let micros = u64::try_from(now.micros()).unwrap_or(0);
         let fraction = u16::try_from((micros % 1000) * 4096 / 1000).unwrap_or(0);
-        let mut random = [0; 10];
-        random[..2].copy_from_slice(&fraction.to_be_bytes());
-        random[2..].copy_from_slice(&dice.roll().to_be_bytes());
-        Self(Builder::from_unix_timestamp_millis(micros / 1000, &random).into_uuid())
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&fraction.to_be_bytes());
+        bytes[2..].copy_from_slice(&random.next_u64().to_be_bytes());
+        Self(Builder::from_unix_timestamp_millis(micros / 1000, &bytes).into_uuid())
     }
 
     /// When the id was made, to the millisecond; `None` for a UUID of another version.
@@ -97,10 +97,10 @@ mod tests {
 
     #[test]
     fn order_ids_sort_by_the_microsecond() {
-        let dice = Dice::seeded(1);
+        let random = RandomSource::seeded(1);
         let start = 1_763_683_200_000_999;
         let ids: Vec<_> =
-            (0..2000).map(|i| OrderId::new(Timestamp::from_micros(start + i), &dice)).collect();
+            (0..2000).map(|i| OrderId::new(Timestamp::from_micros(start + i), &random)).collect();
         assert!(ids.is_sorted());
         assert_eq!(ids[0].uuid().get_version_num(), 7);
         assert_eq!(ids[0].made_at(), Some(Timestamp::from_micros(1_763_683_200_000_000)));

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Method, Request, Response},
 };
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ pub(crate) struct Balance {
     name: &'static str,
     instances: RwLock<Instances>,
     backoff: Backoff,
-    dice: Dice,
+    random: RandomSource,
     /// When the gateway started; the clock of ejections counts from here.
     born: Instant,
 }
@@ -52,14 +52,14 @@ impl Balance {
         name: &'static str,
         origins: Vec<Origin>,
         limits: &Limits,
-        dice: Dice,
+        random: RandomSource,
     ) -> Self {
         let instance = |origin| Arc::new(Instance::new(origin, limits.connect));
         Self {
             name,
             instances: RwLock::new(origins.into_iter().map(instance).collect()),
             backoff: Backoff { first: limits.eject, longest: limits.eject_longest },
-            dice,
+            random,
             born: Instant::now(),
         }
     }
@@ -185,7 +185,7 @@ impl Balance {
             0 => None,
             1 => in_use(0),
             _ => {
-                let (first, second) = two_of(used, self.dice.roll());
+                let (first, second) = two_of(used, self.random.next_u64());
                 let loaded = |at: &usize| instances[*at].load(load).load(Relaxed);
                 in_use(first).into_iter().chain(in_use(second)).min_by_key(loaded)
             }
@@ -195,7 +195,7 @@ impl Balance {
     }
 
     fn strike(&self, instance: &Instance, strike: Strike) {
-        if instance.ejection.failed(strike, self.now(), self.backoff, &self.dice) {
+        if instance.ejection.failed(strike, self.now(), self.backoff, &self.random) {
             tracing::warn!(%instance, ?strike, "an instance is left alone");
             meters::ejected(self.name);
         }
@@ -235,14 +235,14 @@ mod tests {
     fn balance(instances: u16) -> Balance {
         let origin = |n| format!("http://127.0.0.1:{}", 9000 + n).parse().unwrap();
         let origins = (0..instances).map(origin).collect();
-        Balance::new("test", origins, &Limits::default(), Dice::seeded(3))
+        Balance::new("test", origins, &Limits::default(), RandomSource::seeded(3))
     }
 
     #[test]
     fn two_of_gives_two_different_ones() {
-        let dice = Dice::seeded(1);
+        let random = RandomSource::seeded(1);
         for count in 2..6 {
-            let pairs: HashSet<_> = (0..1000).map(|_| two_of(count, dice.roll())).collect();
+            let pairs: HashSet<_> = (0..1000).map(|_| two_of(count, random.next_u64())).collect();
             assert_eq!(pairs.len(), count * (count - 1));
             assert!(pairs.iter().all(|(a, b)| a != b && *a < count && *b < count));
         }
@@ -273,7 +273,7 @@ mod tests {
             Strike::Unreachable,
             balance.now() + 10,
             balance.backoff,
-            &balance.dice,
+            &balance.random,
         );
         assert_eq!(balance.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(0));
         assert!(balance.pick(&instances, Load::Requests, &[0, 1]).is_none());

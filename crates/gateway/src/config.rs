@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::Router;
-use gozon_chassis::{BODY_LIMIT, Health};
-use gozon_contract::{Clock, Dice};
+use gozon_contract::{Clock, RandomSource};
+use gozon_http::{BODY_LIMIT, Health};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ pub struct Config {
     /// For the rate limit.
     pub clock: Clock,
     /// For ids, for choosing between instances and for jitter.
-    pub dice: Dice,
+    pub random: RandomSource,
     /// Cuts what is open as a WebSocket. Whoever serves the router stops it with the same token.
     pub stop: CancellationToken,
 }

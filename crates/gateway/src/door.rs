@@ -13,8 +13,8 @@ use axum::{
         header::{CONTENT_LENGTH, EXPECT},
     },
 };
-use gozon_chassis::Health;
-use gozon_contract::{Clock, Dice};
+use gozon_contract::{Clock, RandomSource};
+use gozon_http::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -68,10 +68,10 @@ impl Door {
         web: Option<config::Upstream>,
         limits: Limits,
         clock: Clock,
-        dice: &Dice,
+        random: &RandomSource,
         stop: &CancellationToken,
     ) -> Self {
-        let upstream = |name, place| Upstream::new(name, place, &limits, dice, stop.clone());
+        let upstream = |name, place| Upstream::new(name, place, &limits, random, stop.clone());
         Self {
             orders: upstream("orders", orders),
             payments: upstream("payments", payments),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 
 /// Broken or late answers in a row before an instance is left alone; one failed connect is enough.
 const STRIKES: u32 = 3;
@@ -72,7 +72,13 @@ impl Ejection {
     }
 
     /// It failed. Whether that ejects an instance that was in use.
-    pub(crate) fn failed(&self, strike: Strike, now: u64, backoff: Backoff, dice: &Dice) -> bool {
+    pub(crate) fn failed(
+        &self,
+        strike: Strike,
+        now: u64,
+        backoff: Backoff,
+        random: &RandomSource,
+    ) -> bool {
         self.failed_at.store(now, Relaxed);
         let strikes = self.strikes.fetch_add(1, Relaxed) + 1;
         if strike == Strike::Unfinished && strikes < STRIKES && !self.is_ejected() {
@@ -80,7 +86,7 @@ impl Ejection {
         }
         let rounds = self.rounds.fetch_add(1, Relaxed).min(16);
         let pause = backoff.first.saturating_mul(1 << rounds).min(backoff.longest);
-        self.until.swap(now + micros(dice.jitter(pause)), Relaxed) == 0
+        self.until.swap(now + micros(random.jitter(pause)), Relaxed) == 0
     }
 }
 
@@ -97,8 +103,8 @@ mod tests {
 
     #[test]
     fn an_unreachable_instance_is_tried_by_one_at_a_time() {
-        let (ejection, dice) = (Ejection::default(), Dice::seeded(1));
-        assert!(ejection.failed(Strike::Unreachable, 1, BACKOFF, &dice));
+        let (ejection, random) = (Ejection::default(), RandomSource::seeded(1));
+        assert!(ejection.failed(Strike::Unreachable, 1, BACKOFF, &random));
         assert!(ejection.is_ejected());
         assert!(!ejection.claim_trial(2, BACKOFF));
         assert!(ejection.claim_trial(200, BACKOFF));
@@ -109,9 +115,9 @@ mod tests {
 
     #[test]
     fn the_pause_grows_and_has_an_end() {
-        let (ejection, dice) = (Ejection::default(), Dice::seeded(1));
+        let (ejection, random) = (Ejection::default(), RandomSource::seeded(1));
         for _ in 0..40 {
-            ejection.failed(Strike::Unreachable, 1, BACKOFF, &dice);
+            ejection.failed(Strike::Unreachable, 1, BACKOFF, &random);
         }
         assert!(!ejection.claim_trial(500, BACKOFF));
         assert!(ejection.claim_trial(1502, BACKOFF));
@@ -119,11 +125,11 @@ mod tests {
 
     #[test]
     fn one_broken_answer_is_forgiven() {
-        let (ejection, dice) = (Ejection::default(), Dice::seeded(1));
-        assert!(!ejection.failed(Strike::Unfinished, 1, BACKOFF, &dice));
+        let (ejection, random) = (Ejection::default(), RandomSource::seeded(1));
+        assert!(!ejection.failed(Strike::Unfinished, 1, BACKOFF, &random));
         ejection.answered();
-        assert!(!ejection.failed(Strike::Unfinished, 2, BACKOFF, &dice));
-        assert!(!ejection.failed(Strike::Unfinished, 3, BACKOFF, &dice));
-        assert!(ejection.failed(Strike::Unfinished, 4, BACKOFF, &dice));
+        assert!(!ejection.failed(Strike::Unfinished, 2, BACKOFF, &random));
+        assert!(!ejection.failed(Strike::Unfinished, 3, BACKOFF, &random));
+        assert!(ejection.failed(Strike::Unfinished, 4, BACKOFF, &random));
     }
 }

@@ -12,7 +12,7 @@ use axum::{
         },
     },
 };
-use gozon_chassis::{REQUEST_ID, RequestContext};
+use gozon_http::{REQUEST_ID, RequestContext};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -23,8 +23,8 @@ mod upstream;
 use std::sync::Arc;
 
 use axum::Router;
-use gozon_chassis::{Edge, Health, health_routes, observed};
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
+use gozon_http::{Edge, Health, health_routes, observed};
 use serde_json::Value;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -38,19 +38,19 @@ pub struct Gateway {
     door: Arc<Door>,
     openapi: Value,
     health: Health,
-    dice: Dice,
+    random: RandomSource,
 }
 
 impl Gateway {
     /// A gateway in front of the configured upstreams. Nothing is connected yet.
     pub fn new(config: Config) -> Self {
-        let Config { orders, payments, web, openapi, health, limits, clock, dice, stop } = config;
-        let door = Arc::new(Door::new(orders, payments, web, limits, clock, &dice, &stop));
+        let Config { orders, payments, web, openapi, health, limits, clock, random, stop } = config;
+        let door = Arc::new(Door::new(orders, payments, web, limits, clock, &random, &stop));
         let health = door.health().and(health);
-        Self { door, openapi, health, dice }
+        Self { door, openapi, health, random }
     }
 
-    /// Everything the gateway answers, to be served by [`gozon_chassis::serve`].
+    /// Everything the gateway answers, to be served by [`gozon_http::serve`].
     pub fn router(&self) -> Router {
         let swagger = SwaggerUi::new("/swagger")
             .external_url_unchecked("/openapi.json", self.openapi.clone());
@@ -59,7 +59,7 @@ impl Gateway {
             .with_state(self.door.clone())
             .merge(swagger)
             .merge(health_routes(self.health.clone()));
-        observed(routes, Edge { service: "gateway", dice: self.dice.clone() })
+        observed(routes, Edge { service: "gateway", random: self.random.clone() })
     }
 
     /// What `/readyz` asks about: each remote upstream, and the parts that the configuration added.

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     http::{Extensions, Request, Response, StatusCode, Uri, Version},
 };
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -54,13 +54,13 @@ impl Upstream {
         name: &'static str,
         upstream: config::Upstream,
         limits: &Limits,
-        dice: &Dice,
+        random: &RandomSource,
         stop: CancellationToken,
     ) -> Self {
         let place = match upstream {
             config::Upstream::Local(router) => Place::Local(router),
             config::Upstream::Remote(origins) => {
-                let balance = Arc::new(Balance::new(name, origins, limits, dice.clone()));
+                let balance = Arc::new(Balance::new(name, origins, limits, random.clone()));
                 if balance.has_names() {
                     tokio::spawn(names::keep_up(balance.clone(), stop.clone()));
                 }

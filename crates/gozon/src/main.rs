@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use config::{Cli, Command};
-use gozon_chassis::Logs;
+use gozon_http::Logs;
 use tokio::task::spawn_blocking;
 
 /// Batches are built from many small allocations; the system's allocator is noticeably slower.

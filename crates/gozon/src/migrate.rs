@@ -9,12 +9,12 @@ use crate::config::Databases;
 
 /// The tables of the orders database.
 pub fn orders() -> Vec<Migration> {
-    [gozon_messaging::MIGRATIONS, gozon_chassis::MIGRATIONS, gozon_orders::MIGRATIONS].concat()
+    [gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS, gozon_orders::MIGRATIONS].concat()
 }
 
 /// The tables of the payments database.
 pub fn payments() -> Vec<Migration> {
-    [gozon_messaging::MIGRATIONS, gozon_chassis::MIGRATIONS, gozon_payments::MIGRATIONS].concat()
+    [gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS, gozon_payments::MIGRATIONS].concat()
 }
 
 /// `gozon migrate`: both databases, or a clear error.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use axum::Router;
-use gozon_chassis::{Health, Limits, Metrics, Tasks, health_routes, serve};
+use gozon_http::{Health, Limits, Metrics, health_routes, serve};
+use gozon_service::Tasks;
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 

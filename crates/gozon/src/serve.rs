@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::Router;
-use gozon_chassis::{Health, Tasks, health_routes};
-use gozon_contract::{Clock, Dice};
+use gozon_contract::{Clock, RandomSource};
 use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
+use gozon_http::{Health, health_routes};
 use gozon_orders::{Orders, StreamLimits};
 use gozon_payments::Payments;
+use gozon_service::Tasks;
 
 use crate::{
     config, migrate, openapi,
@@ -29,7 +30,7 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
         health: Health::default(),
         limits: args.traffic.into(),
         clock: Clock::system(),
-        dice: Dice::system(),
+        random: RandomSource::system(),
         stop: stop.clone(),
     });
     let server = Server {
@@ -49,12 +50,12 @@ fn remote(urls: &[String]) -> anyhow::Result<Upstream> {
 
 /// `gozon orders`.
 pub async fn orders(args: config::Service) -> anyhow::Result<()> {
-    let (clock, dice, tasks) = (Clock::system(), Dice::system(), Tasks::default());
-    let broker = gozon_messaging::broker::connect(&args.broker_url, gozon_orders::TOPICS, &dice)?;
+    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let broker = gozon_messaging::broker::connect(&args.broker_url, gozon_orders::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::orders();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
-    let orders = Orders::start(db, broker, args.stream.into(), clock, dice, &tasks);
+    let orders = Orders::start(db, broker, args.stream.into(), clock, random, &tasks);
     let server = Server {
         name: "orders",
         listener,
@@ -68,12 +69,13 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
 
 /// `gozon payments`.
 pub async fn payments(args: config::Service) -> anyhow::Result<()> {
-    let (clock, dice, tasks) = (Clock::system(), Dice::system(), Tasks::default());
-    let broker = gozon_messaging::broker::connect(&args.broker_url, gozon_payments::TOPICS, &dice)?;
+    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let broker =
+        gozon_messaging::broker::connect(&args.broker_url, gozon_payments::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::payments();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
-    let payments = Payments::start(db, broker, clock, dice, &tasks);
+    let payments = Payments::start(db, broker, clock, random, &tasks);
     let server = Server {
         name: "payments",
         listener,

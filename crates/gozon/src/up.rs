@@ -1,11 +1,13 @@
 //! `gozon up`: the whole shop in one process, with the same crates, tables, messages and loops as
 //! in production.
 
-use gozon_chassis::Tasks;
-use gozon_contract::{Clock, Dice, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, Topic};
+use gozon_contract::{
+    Clock, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic,
+};
 use gozon_gateway::{Gateway, Upstream};
 use gozon_orders::Orders;
 use gozon_payments::Payments;
+use gozon_service::Tasks;
 
 use crate::{
     config, migrate, openapi,
@@ -17,8 +19,8 @@ const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 
 /// Runs the shop.
 pub async fn up(args: config::Up) -> anyhow::Result<()> {
-    let (clock, dice, tasks) = (Clock::system(), Dice::system(), Tasks::default());
-    let broker = gozon_messaging::broker::connect(&args.broker_url, TOPICS, &dice)?;
+    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let broker = gozon_messaging::broker::connect(&args.broker_url, TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
 
     let connections = args.database_connections;
@@ -27,9 +29,9 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
     let payments_db =
         migrate::open(&args.databases.payments_url(), connections, &migrate::payments()).await?;
     let payments =
-        Payments::start(payments_db, broker.clone(), clock.clone(), dice.clone(), &tasks);
+        Payments::start(payments_db, broker.clone(), clock.clone(), random.clone(), &tasks);
     let orders =
-        Orders::start(orders_db, broker, args.stream.into(), clock.clone(), dice.clone(), &tasks);
+        Orders::start(orders_db, broker, args.stream.into(), clock.clone(), random.clone(), &tasks);
 
     let stop = stop_on_signal();
     let gateway = Gateway::new(gozon_gateway::Config {
@@ -40,7 +42,7 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
         health: payments.health.and(orders.health),
         limits: args.traffic.into(),
         clock,
-        dice,
+        random,
         stop: stop.clone(),
     });
     let server = Server {

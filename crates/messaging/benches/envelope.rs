@@ -1,8 +1,10 @@
 //! Packing and unpacking an event.
 
 use divan::{Bencher, black_box};
-use gozon_contract::{Dice, Money, OrderId, PAYMENT_REQUESTED, PaymentRequested, Timestamp};
-use gozon_messaging::{Event, TraceParent};
+use gozon_contract::{
+    Money, OrderId, PAYMENT_REQUESTED, PaymentRequested, RandomSource, Timestamp, TraceParent,
+};
+use gozon_messaging::Event;
 use uuid::Uuid;
 
 fn main() {
@@ -10,14 +12,14 @@ fn main() {
 }
 
 fn event() -> Event<'static, PaymentRequested> {
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     let now = Timestamp::from_micros(1_763_683_200_000_000);
     let data = PaymentRequested {
-        order_id: OrderId::new(now, &dice),
+        order_id: OrderId::new(now, &random),
         user_id: Uuid::from_u128(7).into(),
         amount: Money::try_from(9900).expect("a price"),
     };
-    let trace = Some(TraceParent::start(&dice));
+    let trace = Some(TraceParent::start(&random));
     let (id, user) = (data.order_id, data.user_id);
     Event::about(id, PAYMENT_REQUESTED.name, "/orders", user, now, trace, data)
 }

@@ -7,10 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use gozon_contract::Timestamp;
+use gozon_contract::{Timestamp, TraceParent};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use crate::TraceParent;
 
 /// The media type of [`Message::body`].
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";

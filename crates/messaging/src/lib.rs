@@ -20,7 +20,6 @@ mod outbox;
 mod relay;
 mod retention;
 mod sql;
-mod trace;
 mod waiting;
 
 pub use broker::{Broker, BrokerError, Subscriber};
@@ -31,5 +30,4 @@ pub use outbox::{Added, Handed, Outbox};
 pub use relay::Relay;
 pub use retention::{Expiring, Retention};
 pub use sql::MIGRATIONS;
-pub use trace::{InvalidTraceParent, TraceParent};
 pub use waiting::Waiting;

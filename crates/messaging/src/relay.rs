@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::{Clock, Dice, Timestamp};
+use gozon_contract::{Clock, RandomSource, Timestamp};
 use gozon_store::{Db, Error, Result};
 use tokio::{
     task::JoinHandle,
@@ -57,7 +57,7 @@ pub struct Relay {
     db: Db,
     broker: Arc<dyn Broker>,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     service: &'static str,
     handed: Handed,
     /// Published, but still in the table.
@@ -97,13 +97,13 @@ impl Relay {
         broker: Arc<dyn Broker>,
         handed: Handed,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
     ) -> Self {
         Self {
             db,
             broker,
             clock,
-            dice,
+            random,
             service,
             handed,
             published: Vec::new(),
@@ -300,7 +300,7 @@ impl Relay {
         let attempts = row.attempts + 1;
         if attempts < ATTEMPTS {
             let wait = Duration::from_millis(100 << row.attempts.min(9));
-            sql::outbox::postpone(&mut tx, row, now.plus(self.dice.jitter(wait))).await?;
+            sql::outbox::postpone(&mut tx, row, now.plus(self.random.jitter(wait))).await?;
         } else if tx.run_all(sql::outbox::delete(std::slice::from_ref(row))).await? == [1] {
             let letter = DeadLetter {
                 origin: Origin::Outbox,
@@ -320,7 +320,7 @@ impl Relay {
     async fn back_off(&mut self) {
         self.failures += 1;
         let wait = Duration::from_millis(50 << self.failures.min(4)).min(Duration::from_secs(1));
-        sleep(self.dice.jitter(wait)).await;
+        sleep(self.random.jitter(wait)).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_contract::{Clock, Dice};
+use gozon_contract::{Clock, RandomSource};
 use gozon_store::{Db, Result};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub struct Retention {
     db: Db,
     expiring: Vec<Expiring>,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
 }
 
 impl Retention {
@@ -56,9 +56,9 @@ impl Retention {
         db: Db,
         expiring: Vec<Expiring>,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
     ) -> Self {
-        Self { service, db, expiring, clock, dice }
+        Self { service, db, expiring, clock, random }
     }
 
     /// Deletes until `stop`.
@@ -74,7 +74,7 @@ impl Retention {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(self.dice.jitter(wait)) => {}
+                () = sleep(self.random.jitter(wait)) => {}
             }
         }
     }

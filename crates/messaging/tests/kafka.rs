@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use gozon_contract::{Delivery, Dice, Topic};
+use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{Broker, BrokerError, Message, Subscriber, broker};
 use gozon_testkit::kafka_url;
 use rdkafka::{
@@ -27,13 +27,13 @@ fn servers() -> String {
 
 /// A topic that no other test has.
 fn topic(delivery: Delivery) -> Topic {
-    let name = format!("test.{:016x}", Dice::system().roll());
+    let name = format!("test.{:016x}", RandomSource::system().next_u64());
     Topic { name: name.leak(), delivery }
 }
 
 /// An instance: a connection of its own to the cluster.
 fn instance(topic: Topic) -> Arc<dyn Broker> {
-    broker::connect(&kafka_url(), vec![topic].leak(), &Dice::system()).unwrap()
+    broker::connect(&kafka_url(), vec![topic].leak(), &RandomSource::system()).unwrap()
 }
 
 fn message(topic: Topic, id: &str) -> Message {
@@ -249,8 +249,8 @@ async fn neighbours_of_a_refused_message_are_sent() {
     let broker = instance(topic);
     let mut sent = messages(topic, 0..10);
     // lz4 can't make this smaller.
-    let dice = Dice::seeded(1);
-    sent[4].body = (0..4000).flat_map(|_| dice.roll().to_le_bytes()).collect();
+    let random = RandomSource::seeded(1);
+    sent[4].body = (0..4000).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     match broker.publish(&sent).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["4"]),
         other => panic!("{other:?}"),
@@ -284,7 +284,8 @@ async fn topics_get_their_partitions() {
     ] {
         let topic = topic(delivery);
         let url: &'static str = format!("{}{option}", kafka_url()).leak();
-        let instance = || broker::connect(url, vec![topic].leak(), &Dice::system()).unwrap();
+        let instance =
+            || broker::connect(url, vec![topic].leak(), &RandomSource::system()).unwrap();
         // Several instances at once.
         let pings = (0..4).map(|_| async move { instance().ping().await });
         futures_util::future::try_join_all(pings).await.unwrap();
@@ -317,7 +318,7 @@ async fn a_record_from_elsewhere_has_its_place_as_its_id() {
 async fn without_a_cluster_everything_fails_in_time() {
     let topic = topic(Delivery::Competing);
     let nobody = "kafka://127.0.0.1:1,127.0.0.1:2";
-    let broker = broker::connect(nobody, vec![topic].leak(), &Dice::system()).unwrap();
+    let broker = broker::connect(nobody, vec![topic].leak(), &RandomSource::system()).unwrap();
     let all = async {
         assert!(matches!(broker.ping().await, Err(BrokerError::Away(_))));
         assert!(matches!(broker.subscribe(topic).await, Err(BrokerError::Away(_))));
@@ -340,10 +341,10 @@ fn urls_are_checked() {
         "kafka://a:1?partitions=0",
         "kafka://a:1?partitions=many",
     ] {
-        let error = broker::connect(bad, &[], &Dice::system()).err();
+        let error = broker::connect(bad, &[], &RandomSource::system()).err();
         assert!(matches!(error, Some(BrokerError::InvalidUrl(_))), "{bad}");
     }
     for good in ["kafka://a:1,b:2", "kafka://a:1?prefix=n.&partitions=12"] {
-        assert!(broker::connect(good, &[], &Dice::system()).is_ok(), "{good}");
+        assert!(broker::connect(good, &[], &RandomSource::system()).is_ok(), "{good}");
     }
 }

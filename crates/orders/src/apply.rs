@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use async_trait::async_trait;
 use gozon_contract::{
     Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
-    UserId,
+    TraceParent, UserId,
 };
-use gozon_messaging::{Decision, Event, HandleError, Handler, Message, TraceParent};
+use gozon_messaging::{Decision, Event, HandleError, Handler, Message};
 use gozon_store::Tx;
 
 use crate::{recent::Recent, sql, stream::Hub};

@@ -5,8 +5,9 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
 };
-use gozon_chassis::{CurrentUser, Problem};
 use gozon_contract::{Order, OrderId};
+use gozon_http::{CurrentUser, Problem};
+use gozon_service::store_problem;
 
 use crate::{service::App, sql};
 
@@ -37,8 +38,8 @@ pub(crate) async fn get(
         .ok()
         .and_then(|Path(id)| id.parse().ok())
         .ok_or_else(|| Problem::unreadable("invalid_order_id", "an order's id is a UUID"))?;
-    let mut tx = app.db.read().await?;
-    let order = sql::find_order(&mut tx, user, id).await?;
+    let mut tx = app.db.read().await.map_err(store_problem)?;
+    let order = sql::find_order(&mut tx, user, id).await.map_err(store_problem)?;
     order.map(Json).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "order_not_found", "the user has no such order")
     })

@@ -1,8 +1,9 @@
 //! `GET /orders`: the user's orders.
 
 use axum::{Json, extract::State};
-use gozon_chassis::{CurrentUser, Page, Params, Problem};
 use gozon_contract::{Order, OrderId, OrderStatus};
+use gozon_http::{CurrentUser, Page, Params, Problem};
+use gozon_service::store_problem;
 
 use crate::{
     service::App,
@@ -38,9 +39,10 @@ pub(crate) async fn list(
     let status = params.get("status").map(str::parse::<OrderStatus>).transpose();
     let status = status.map_err(|error| Params::out_of_range("status", error.to_string()))?;
     let before = page.cursor(read_cursor)?;
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read().await.map_err(store_problem)?;
     let filter = Filter { before, status, changed_since: None };
-    let orders = sql::list_orders(&mut tx, user, filter, page.limit + 1).await?;
+    let orders =
+        sql::list_orders(&mut tx, user, filter, page.limit + 1).await.map_err(store_problem)?;
     Ok(Json(Page::cut(orders, page.limit, |order| format!("o{}", order.id.uuid().simple()))))
 }
 

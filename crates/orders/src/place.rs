@@ -2,15 +2,13 @@
 
 use async_trait::async_trait;
 use axum::{Extension, extract::State, http::HeaderMap};
-use gozon_chassis::{
-    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, RequestContext,
-    UseCase,
-};
 use gozon_contract::{
     Description, Money, ORDERS_SOURCE, Order, OrderId, OrderStatus, PAYMENT_REQUESTED,
-    PaymentRequested,
+    PaymentRequested, TraceParent,
 };
-use gozon_messaging::{Event, Message, Outbox, TraceParent};
+use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem, RequestContext};
+use gozon_messaging::{Event, Message, Outbox};
+use gozon_service::{Decided, IdempotencyKey, UseCase};
 use gozon_store::{Result, Tx};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -101,7 +99,7 @@ pub(crate) async fn place(
 
     let now = app.clock.now();
     let order = Order {
-        id: OrderId::new(now, &app.dice),
+        id: OrderId::new(now, &app.random),
         user_id,
         amount,
         description: request.description,

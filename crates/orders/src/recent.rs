@@ -52,14 +52,14 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::{Description, Dice, Money, OrderStatus, Timestamp};
+    use gozon_contract::{Description, Money, OrderStatus, RandomSource, Timestamp};
 
     use super::*;
 
-    fn order(n: i64, dice: &Dice) -> Order {
+    fn order(n: i64, random: &RandomSource) -> Order {
         let now = Timestamp::from_micros(n);
         Order {
-            id: OrderId::new(now, dice),
+            id: OrderId::new(now, random),
             user_id: "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e".parse().unwrap(),
             amount: Money::try_from(9_900).unwrap(),
             description: Description::try_from("A red kettle".to_owned()).unwrap(),
@@ -73,10 +73,10 @@ mod tests {
 
     #[test]
     fn an_order_is_given_out_once() {
-        let (recent, dice) = (Recent::default(), Dice::seeded(1));
-        let orders = [order(1, &dice), order(2, &dice)];
+        let (recent, random) = (Recent::default(), RandomSource::seeded(1));
+        let orders = [order(1, &random), order(2, &random)];
         recent.remember(orders.iter());
-        let unknown = OrderId::new(Timestamp::from_micros(3), &dice);
+        let unknown = OrderId::new(Timestamp::from_micros(3), &random);
         let taken = recent.take([orders[1].id, unknown].into_iter());
         assert_eq!(taken.into_values().collect::<Vec<_>>(), [orders[1].clone()]);
         assert!(recent.take([orders[1].id].into_iter()).is_empty());
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (recent, dice) = (Recent::default(), Dice::seeded(1));
-        let orders: Vec<_> = (0..50_000).map(|n| order(n, &dice)).collect();
+        let (recent, random) = (Recent::default(), RandomSource::seeded(1));
+        let orders: Vec<_> = (0..50_000).map(|n| order(n, &random)).collect();
         for some in orders.chunks(500) {
             recent.remember(some.iter());
         }

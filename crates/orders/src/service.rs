@@ -6,9 +6,12 @@ use std::{
 };
 
 use axum::Router;
-use gozon_chassis::{Edge, Health, Stage, Tasks, Writer, edge, health_routes};
-use gozon_contract::{Clock, Dice, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, Topic};
+use gozon_contract::{
+    Clock, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic,
+};
+use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::{Broker, Inbox, Outbox, Relay};
+use gozon_service::{Stage, Tasks, Writer, attached, service_health, upkeep};
 use gozon_store::{Db, Migration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +44,7 @@ pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED
 pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) dice: Dice,
+    pub(crate) random: RandomSource,
     pub(crate) place: Writer<Placement>,
     pub(crate) hub: Hub,
     /// Tells the sockets to end.
@@ -83,18 +86,24 @@ impl Orders {
         broker: Arc<dyn Broker>,
         limits: StreamLimits,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
         let (outbox, handed) = Outbox::new(clock.clone());
-        let relay =
-            Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
+        let relay = Relay::new(
+            NAME,
+            db.clone(),
+            Arc::clone(&broker),
+            handed,
+            clock.clone(),
+            random.clone(),
+        );
         let (hub, recent) = (Hub::new(limits), Recent::default());
         let (place, placing) = Writer::new(
             "orders",
             db.clone(),
             clock.clone(),
-            dice.clone(),
+            random.clone(),
             PlaceOrders { outbox: outbox.clone(), recent: recent.clone() },
             tasks.stop_token(Stage::Writers),
         );
@@ -106,40 +115,35 @@ impl Orders {
             outbox,
             Arc::new(ApplyResults { clock: clock.clone(), recent, hub: hub.clone() }),
             clock.clone(),
-            dice.clone(),
+            random.clone(),
         );
         let listening = Arc::new(AtomicBool::new(false));
         let listener = stream::listen(
             Arc::clone(&broker),
             hub.clone(),
             clock.clone(),
-            dice.clone(),
+            random.clone(),
             Arc::clone(&listening),
             tasks.stop_token(Stage::Inboxes),
         );
 
-        let health = gozon_chassis::service_health(NAME, &db, &broker)
-            .with(
-                format!("{NAME}.{}", PAYMENT_SETTLED.name),
-                gozon_chassis::attached(inbox.attached()),
-            )
-            .with(format!("{NAME}.{}", ORDER_CHANGED.name), gozon_chassis::attached(listening));
+        let health = service_health(NAME, &db, &broker)
+            .with(format!("{NAME}.{}", PAYMENT_SETTLED.name), attached(inbox.attached()))
+            .with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
         let sockets_stop = tasks.stop_token(Stage::Writers);
 
         tasks.spawn(Stage::Writers, placing);
         tasks.spawn(Stage::Writers, sockets_closed(hub.clone(), sockets_stop.clone()));
-        gozon_chassis::upkeep(NAME, &db, relay.low_water(), &clock, &dice, tasks);
+        upkeep(NAME, &db, relay.low_water(), &clock, &random, tasks);
         tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
         tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
         tasks.spawn(Stage::Inboxes, listener);
 
-        let app = App { db, clock, dice: dice.clone(), place, hub, sockets_stop };
+        let app = App { db, clock, random: random.clone(), place, hub, sockets_stop };
         let (api, document) = endpoints().split_for_parts();
-        let routes = api
-            .with_state(app)
-            .merge(health_routes(health.clone()))
-            .merge(gozon_chassis::openapi_route(document));
-        Self { routes: edge(routes, Edge { service: NAME, dice }), health }
+        let routes =
+            api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }
 

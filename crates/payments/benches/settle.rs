@@ -1,7 +1,7 @@
 //! Deciding a batch of payment requests, without I/O.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-use gozon_contract::{Balance, Dice, Money, OrderId, PaymentRequested, Timestamp, UserId};
+use gozon_contract::{Balance, Money, OrderId, PaymentRequested, RandomSource, Timestamp, UserId};
 use gozon_payments::ledger::{Account, Ledger};
 use uuid::Uuid;
 
@@ -21,10 +21,10 @@ fn account(index: usize) -> Account {
 }
 
 fn requests(count: usize, users: usize) -> Vec<PaymentRequested> {
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     let amount = Money::try_from(9900).expect("a price");
     let request = |index| PaymentRequested {
-        order_id: OrderId::new(NOW, &dice),
+        order_id: OrderId::new(NOW, &random),
         user_id: user(index % users),
         amount,
     };

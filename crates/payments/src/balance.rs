@@ -1,7 +1,8 @@
 //! `GET /accounts/balance`: the user's account.
 
 use axum::{Json, extract::State, http::StatusCode};
-use gozon_chassis::{CurrentUser, Problem};
+use gozon_http::{CurrentUser, Problem};
+use gozon_service::store_problem;
 
 use crate::{ledger::Account, service::App, sql};
 
@@ -29,7 +30,7 @@ pub(crate) async fn balance(
     State(app): State<App>,
     CurrentUser(user): CurrentUser,
 ) -> Result<Json<Account>, Problem> {
-    let mut tx = app.db.read().await?;
-    let account = sql::find_account(&mut tx, user).await?;
+    let mut tx = app.db.read().await.map_err(store_problem)?;
+    let account = sql::find_account(&mut tx, user).await.map_err(store_problem)?;
     account.map(Json).ok_or_else(account_not_found)
 }

@@ -5,10 +5,9 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use gozon_chassis::{
-    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, UseCase,
-};
 use gozon_contract::{Clock, Money, UserId};
+use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem};
+use gozon_service::{Decided, IdempotencyKey, UseCase};
 use gozon_store::{Result, Tx};
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,7 +1,8 @@
 //! `GET /accounts/entries`: the account's ledger.
 
 use axum::{Json, extract::State};
-use gozon_chassis::{CurrentUser, Page, Params, Problem};
+use gozon_http::{CurrentUser, Page, Params, Problem};
+use gozon_service::store_problem;
 
 use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
 
@@ -32,10 +33,13 @@ pub(crate) async fn entries(
 ) -> Result<Json<Page<Entry>>, Problem> {
     let page = params.page()?;
     let before = page.cursor(read_cursor)?.unwrap_or(i64::MAX);
-    let mut tx = app.db.read().await?;
-    let entries = sql::list_entries(&mut tx, user, before, page.limit + 1).await?;
+    let mut tx = app.db.read().await.map_err(store_problem)?;
+    let entries =
+        sql::list_entries(&mut tx, user, before, page.limit + 1).await.map_err(store_problem)?;
     // An account without entries and no account look alike in the ledger.
-    if entries.is_empty() && sql::find_account(&mut tx, user).await?.is_none() {
+    if entries.is_empty()
+        && sql::find_account(&mut tx, user).await.map_err(store_problem)?.is_none()
+    {
         return Err(account_not_found());
     }
     Ok(Json(Page::cut(entries, page.limit, |entry| format!("e{:x}", entry.seq))))

@@ -7,10 +7,9 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use gozon_chassis::{
-    Answer, Answered, CurrentUser, Decided, Fields, IdempotencyKey, Problem, UseCase,
-};
 use gozon_contract::{Balance, Timestamp, UserId};
+use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem};
+use gozon_service::{Decided, IdempotencyKey, UseCase};
 use gozon_store::{Result, Tx};
 
 use crate::{ledger::Account, service::App, sql};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use gozon_chassis::{Edge, Health, Stage, Tasks, Writer, edge, health_routes};
-use gozon_contract::{Clock, Dice, PAYMENT_REQUESTED, PAYMENT_SETTLED, Topic, UserId};
+use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic, UserId};
+use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::{Broker, Inbox, Outbox, Relay};
+use gozon_service::{Stage, Tasks, Writer, attached, service_health, upkeep};
 use gozon_store::{Db, Migration};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -71,10 +72,22 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 impl Payments {
     /// Starts the service's loops on a migrated database; they stop with `tasks`.
     #[allow(clippy::needless_pass_by_value, reason = "the service keeps what it is given")]
-    pub fn start(db: Db, broker: Arc<dyn Broker>, clock: Clock, dice: Dice, tasks: &Tasks) -> Self {
+    pub fn start(
+        db: Db,
+        broker: Arc<dyn Broker>,
+        clock: Clock,
+        random: RandomSource,
+        tasks: &Tasks,
+    ) -> Self {
         let (outbox, handed) = Outbox::new(clock.clone());
-        let relay =
-            Relay::new(NAME, db.clone(), Arc::clone(&broker), handed, clock.clone(), dice.clone());
+        let relay = Relay::new(
+            NAME,
+            db.clone(),
+            Arc::clone(&broker),
+            handed,
+            clock.clone(),
+            random.clone(),
+        );
         let settle = Arc::new(Settle { clock: clock.clone() });
         let inbox = Inbox::new(
             NAME,
@@ -84,32 +97,34 @@ impl Payments {
             outbox,
             settle,
             clock.clone(),
-            dice.clone(),
+            random.clone(),
         );
         let stop = || tasks.stop_token(Stage::Writers);
-        let (open_account, opening) =
-            Writer::new("accounts", db.clone(), clock.clone(), dice.clone(), OpenAccounts, stop());
+        let (open_account, opening) = Writer::new(
+            "accounts",
+            db.clone(),
+            clock.clone(),
+            random.clone(),
+            OpenAccounts,
+            stop(),
+        );
         let deposits = Deposits { clock: clock.clone() };
         let (deposit, depositing) =
-            Writer::new("deposits", db.clone(), clock.clone(), dice.clone(), deposits, stop());
+            Writer::new("deposits", db.clone(), clock.clone(), random.clone(), deposits, stop());
 
-        let health = gozon_chassis::service_health(NAME, &db, &broker).with(
-            format!("{NAME}.{}", PAYMENT_REQUESTED.name),
-            gozon_chassis::attached(inbox.attached()),
-        );
+        let health = service_health(NAME, &db, &broker)
+            .with(format!("{NAME}.{}", PAYMENT_REQUESTED.name), attached(inbox.attached()));
 
         tasks.spawn(Stage::Writers, opening);
         tasks.spawn(Stage::Writers, depositing);
-        gozon_chassis::upkeep(NAME, &db, relay.low_water(), &clock, &dice, tasks);
+        upkeep(NAME, &db, relay.low_water(), &clock, &random, tasks);
         tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
         tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
 
         let app = App { db, clock, open_account, deposit };
         let (api, document) = endpoints().split_for_parts();
-        let routes = api
-            .with_state(app)
-            .merge(health_routes(health.clone()))
-            .merge(gozon_chassis::openapi_route(document));
-        Self { routes: edge(routes, Edge { service: NAME, dice }), health }
+        let routes =
+            api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use gozon_contract::{
     Clock, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
+    TraceParent,
 };
-use gozon_messaging::{Decision, Event, HandleError, Handler, Message, TraceParent};
+use gozon_messaging::{Decision, Event, HandleError, Handler, Message};
 use gozon_store::Tx;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 
 /// The result of a database call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -92,7 +92,7 @@ fn sqlite_primary(code: &str) -> Option<u32> {
 /// Counts the attempts of one transaction and waits a little, with jitter, between them.
 #[derive(Debug)]
 pub struct Retry<'a> {
-    dice: &'a Dice,
+    random: &'a RandomSource,
     attempt: u32,
 }
 
@@ -101,8 +101,8 @@ impl<'a> Retry<'a> {
     const ATTEMPTS: u32 = 10;
 
     /// No attempt made yet.
-    pub fn new(dice: &'a Dice) -> Self {
-        Self { dice, attempt: 0 }
+    pub fn new(random: &'a RandomSource) -> Self {
+        Self { random, attempt: 0 }
     }
 
     /// Whether to run the transaction again after `error`: yes after a [`Error::Conflict`], ten
@@ -114,7 +114,7 @@ impl<'a> Retry<'a> {
             return false;
         }
         let wait = Duration::from_millis(1 << self.attempt.min(7)).min(Duration::from_millis(100));
-        tokio::time::sleep(self.dice.jitter(wait)).await;
+        tokio::time::sleep(self.random.jitter(wait)).await;
         true
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use gozon_store::{Db, Error, Migration, Result, Retry, migrate};
 use gozon_testkit::{TestDb, on_both_databases};
 
@@ -113,13 +113,13 @@ async fn increments_by_compare_and_swap_are_all_there(test: TestDb) {
     let workers = (0..4).map(|seed| {
         let db = test.another();
         tokio::spawn(async move {
-            let dice = Dice::seeded(seed);
+            let random = RandomSource::seeded(seed);
             for _ in 0..25 {
-                let mut retry = Retry::new(&dice);
+                let mut retry = Retry::new(&random);
                 while let Err(error) = increment(&db).await {
                     if !retry.again(&error).await {
                         assert!(matches!(error, Error::Conflict(_)), "{error}");
-                        retry = Retry::new(&dice);
+                        retry = Retry::new(&random);
                     }
                 }
             }
@@ -191,13 +191,13 @@ async fn a_failing_step_leaves_nothing(test: TestDb) {
 
 async fn retry_gives_up_on_what_will_not_change(test: TestDb) {
     let db = with_jobs(&test, 1).await;
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     let mut tx = db.begin().await.unwrap();
     let other = tx.query("select nonsense").execute().await.unwrap_err();
-    assert!(!Retry::new(&dice).again(&other).await);
+    assert!(!Retry::new(&random).again(&other).await);
 
     let conflict = Error::conflict("always");
-    let mut retry = Retry::new(&dice);
+    let mut retry = Retry::new(&random);
     let mut attempts = 1;
     while retry.again(&conflict).await {
         attempts += 1;

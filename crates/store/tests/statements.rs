@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use gozon_store::{Db, Error, Migration, Retry, Rows, Statement, Tx, migrate};
 use gozon_testkit::{TestDb, on_both_databases};
 use uuid::Uuid;
@@ -306,9 +306,9 @@ async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb)
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, &[plain(1)]).await.unwrap();
     tx.commit().await.unwrap();
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     let count_up = async |db: &Db| {
-        let mut retry = Retry::new(&dice);
+        let mut retry = Retry::new(&random);
         loop {
             let mut tx = db.at_once().await.unwrap();
             let (was,): (i64,) = tx

@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use gozon_store::Db;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
@@ -37,8 +37,8 @@ impl TestDb {
     /// # Panics
     /// If there is no server, or it won't make the database.
     pub async fn postgres() -> Self {
-        let dice = Dice::system();
-        let name = format!("gozon_test_{:016x}", dice.roll());
+        let random = RandomSource::system();
+        let name = format!("gozon_test_{:016x}", random.next_u64());
         run_on_server(&format!("create database {name}")).await;
         let options = PgConnectOptions::from_str(&crate::postgres_url())
             .expect("a PostgreSQL URL")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gozon_audit::{Options, audit};
-use gozon_contract::{Clock, Dice, OrderId, PAYMENT_REQUESTED, PAYMENT_SETTLED, UserId};
+use gozon_contract::{Clock, OrderId, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, UserId};
 use gozon_store::Db;
 use gozon_testkit::{TestDb, on_both_databases};
 use uuid::Uuid;
@@ -13,10 +13,10 @@ use crate::shop::{ANNA, Shop, run};
 /// Takes orders through all their states, each state in a transaction as the services do it, with
 /// hardly a moment between them.
 async fn keep_shopping(orders: Db, payments: Db, orders_to_place: u64) {
-    let (clock, dice) = (Clock::system(), Dice::system());
+    let (clock, random) = (Clock::system(), RandomSource::system());
     for seq in 2..orders_to_place + 2 {
         let now = clock.now().micros();
-        let id = OrderId::new(clock.now(), &dice).uuid();
+        let id = OrderId::new(clock.now(), &random).uuid();
         let mut tx = orders.begin().await.unwrap();
         tx.query(
             "insert into orders (user_id, id, amount, description, status, version, created_at,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use axum::Router;
-use gozon_chassis::{Health, serve};
-use gozon_contract::{Clock, Dice, Timestamp};
+use gozon_contract::{Clock, RandomSource, Timestamp};
 use gozon_gateway::{Config, Gateway, Limits, Origin, Upstream};
+use gozon_http::{Health, serve};
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::{
@@ -47,15 +47,15 @@ impl Gate {
             health: Health::default(),
             limits,
             clock: clock.clone(),
-            dice: Dice::seeded(1),
+            random: RandomSource::seeded(1),
             stop: stop.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tight = gozon_chassis::Limits {
+        let tight = gozon_http::Limits {
             head_timeout: Duration::from_millis(300),
             write_timeout: Duration::from_millis(300),
-            ..gozon_chassis::Limits::default()
+            ..gozon_http::Limits::default()
         };
         tokio::spawn(serve(listener, gateway.router(), tight, stop.clone()));
         Self { address, stop, clock }
@@ -106,7 +106,7 @@ impl Service {
             .unwrap();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let limits = gozon_chassis::Limits::default();
+            let limits = gozon_http::Limits::default();
             serve(listener, routes, limits, CancellationToken::new()).await;
         });
         Self { address, runtime: Some(runtime) }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::json;
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
@@ -29,9 +29,9 @@ struct Told {
 async fn nothing_is_lost_or_done_twice(combo: Combo) {
     let rounds = if soaking() { 60 } else { 4 };
     let seed = std::env::var("GOZON_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| Dice::system().roll());
+    let seed = seed.unwrap_or_else(|| RandomSource::system().next_u64());
     println!("GOZON_TEST_SEED={seed}");
-    let dice = Dice::seeded(seed);
+    let random = RandomSource::seeded(seed);
 
     let mut shop = Plan::on(combo).start().await;
     let told = Arc::new(Mutex::new(Told::default()));
@@ -45,10 +45,10 @@ async fn nothing_is_lost_or_done_twice(combo: Combo) {
     }
 
     for _ in 0..rounds {
-        sleep(Duration::from_millis(50 + dice.roll() % 700)).await;
-        let victim = usize::try_from(dice.roll()).unwrap_or(0) % shop.processes.len();
+        sleep(Duration::from_millis(50 + random.next_u64() % 700)).await;
+        let victim = usize::try_from(random.next_u64()).unwrap_or(0) % shop.processes.len();
         shop.processes[victim].kill().await;
-        sleep(Duration::from_millis(dice.roll() % 200)).await;
+        sleep(Duration::from_millis(random.next_u64() % 200)).await;
         shop.start().await;
     }
     end.cancel();

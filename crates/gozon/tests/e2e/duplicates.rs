@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use gozon_messaging::Broker;
 use uuid::Uuid;
 
@@ -91,9 +91,9 @@ async fn copies_from_elsewhere(combo: Combo) {
 }
 
 async fn publish_again(broker: &Arc<dyn Broker>, truth: &Truth) {
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     let mut messages: Vec<_> = truth.orders.iter().map(payment_requested).collect();
     messages.extend(truth.payments.iter().map(payment_settled));
-    messages.sort_by_cached_key(|_| dice.roll());
+    messages.sort_by_cached_key(|_| random.next_u64());
     broker.publish(&messages).await.expect("the broker takes copies");
 }

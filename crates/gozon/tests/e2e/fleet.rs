@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
@@ -143,15 +143,15 @@ async fn order(user: User, number: usize, doors: Vec<Door>, seen: Arc<Seen>) {
 
 /// Kills a random process every two to five seconds and starts it again at once.
 async fn kill_processes(processes: &mut [Process], until: Instant) -> usize {
-    let dice = Dice::system();
+    let random = RandomSource::system();
     let mut killed = 0;
     loop {
-        let next = Instant::now() + Duration::from_millis(2_000 + dice.roll() % 3_000);
+        let next = Instant::now() + Duration::from_millis(2_000 + random.next_u64() % 3_000);
         if next >= until {
             return killed;
         }
         sleep_until(next).await;
-        let victim = usize::try_from(dice.roll()).unwrap_or(0) % processes.len();
+        let victim = usize::try_from(random.next_u64()).unwrap_or(0) % processes.len();
         processes[victim].kill().await;
         processes[victim].start();
         killed += 1;

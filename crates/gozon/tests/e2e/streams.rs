@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -122,9 +122,9 @@ async fn late_frames_never_turn_an_order_back(combo: Combo) {
             frames.push(frame);
         }
     }
-    let dice = Dice::seeded(1);
+    let random = RandomSource::seeded(1);
     for _ in 0..200 {
-        frames.sort_by_cached_key(|_| dice.roll());
+        frames.sort_by_cached_key(|_| random.next_u64());
         let mut seen = Seen::default();
         for frame in &frames {
             let before = seen.clone();

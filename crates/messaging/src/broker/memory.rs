@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gozon_contract::{Delivery, Dice, Topic};
+use gozon_contract::{Delivery, RandomSource, Topic};
 use tokio::sync::{Notify, broadcast};
 
 use super::{Broker, BrokerError, Subscriber};
@@ -28,7 +28,7 @@ pub struct Memory {
     queues: Arc<HashMap<&'static str, Arc<Queue>>>,
     broadcasts: Arc<HashMap<&'static str, broadcast::Sender<Message>>>,
     trouble: Trouble,
-    dice: Dice,
+    random: RandomSource,
 }
 
 /// The faults that tests ask for.
@@ -59,7 +59,7 @@ struct Receipt {
 
 impl Memory {
     /// A broker with these topics.
-    pub fn new(topics: &[Topic], dice: Dice) -> Self {
+    pub fn new(topics: &[Topic], random: RandomSource) -> Self {
         let named = |delivery| {
             topics.iter().filter(move |topic| topic.delivery == delivery).map(|topic| topic.name)
         };
@@ -71,14 +71,18 @@ impl Memory {
             queues: Arc::new(queues),
             broadcasts: Arc::new(broadcasts),
             trouble: Trouble::default(),
-            dice,
+            random,
         }
     }
 
     /// `memory:`, or with faults for tests: `memory:?duplicate`, `memory:?shuffle`,
     /// `memory:?duplicate&shuffle`.
-    pub(super) fn from_url(url: &str, topics: &[Topic], dice: Dice) -> Result<Self, BrokerError> {
-        let mut memory = Self::new(topics, dice);
+    pub(super) fn from_url(
+        url: &str,
+        topics: &[Topic],
+        random: RandomSource,
+    ) -> Result<Self, BrokerError> {
+        let mut memory = Self::new(topics, random);
         let options = match url.strip_prefix("memory:").unwrap_or_default() {
             "" => return Ok(memory),
             rest => rest
@@ -105,7 +109,7 @@ impl Memory {
             let item = Item { message: message.clone(), receipt: Arc::clone(receipt) };
             if self.trouble.shuffle {
                 let places = items.len() as u64 + 1;
-                let place = usize::try_from(self.dice.roll() % places).unwrap_or(0);
+                let place = usize::try_from(self.random.next_u64() % places).unwrap_or(0);
                 items.insert(place, item);
             } else {
                 items.push_back(item);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gozon_contract::{Dice, Topic};
+use gozon_contract::{RandomSource, Topic};
 
 use crate::Message;
 
@@ -97,21 +97,25 @@ pub enum BrokerError {
 pub fn connect(
     url: &str,
     topics: &'static [Topic],
-    dice: &Dice,
+    random: &RandomSource,
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let (url, prefix) = prefix::split(url)?;
     let Some(prefix) = prefix else {
-        return open(&url, topics, dice);
+        return open(&url, topics, random);
     };
     let names = prefix::topics(&prefix, topics);
-    let broker = open(&url, names, dice)?;
+    let broker = open(&url, names, random)?;
     Ok(Arc::new(Prefixed { broker, prefix, topics, names }))
 }
 
-fn open(url: &str, topics: &'static [Topic], dice: &Dice) -> Result<Arc<dyn Broker>, BrokerError> {
+fn open(
+    url: &str,
+    topics: &'static [Topic],
+    random: &RandomSource,
+) -> Result<Arc<dyn Broker>, BrokerError> {
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
-        "memory" => Ok(Arc::new(Memory::from_url(url, topics, dice.clone())?)),
+        "memory" => Ok(Arc::new(Memory::from_url(url, topics, random.clone())?)),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?)),
         #[cfg(feature = "kafka")]

@@ -103,7 +103,7 @@ impl Subscriber for Unprefixed {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::{Dice, PAYMENT_REQUESTED};
+    use gozon_contract::{PAYMENT_REQUESTED, RandomSource};
 
     use super::*;
     use crate::broker::connect;
@@ -130,8 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_sees_the_prefix() {
-        let dice = Dice::seeded(1);
-        let broker = connect("memory:?prefix=north.", &[PAYMENT_REQUESTED], &dice).unwrap();
+        let random = RandomSource::seeded(1);
+        let broker = connect("memory:?prefix=north.", &[PAYMENT_REQUESTED], &random).unwrap();
         let mut subscriber = broker.subscribe(PAYMENT_REQUESTED).await.unwrap();
         let sent = Message {
             id: "1".to_owned(),

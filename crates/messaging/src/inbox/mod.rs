@@ -19,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use gozon_contract::{Clock, Dice, Timestamp, Topic};
+use gozon_contract::{Clock, RandomSource, Timestamp, Topic};
 use gozon_store::{Db, Error, Retry, Statement, Tx};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ pub struct Inbox {
     outbox: Outbox,
     handler: Arc<dyn Handler>,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     attached: Arc<AtomicBool>,
     /// How many more batches are dealt with carefully.
     wary: AtomicU32,
@@ -106,11 +106,11 @@ impl Inbox {
         outbox: Outbox,
         handler: Arc<dyn Handler>,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
     ) -> Self {
         let attached = Arc::default();
         let wary = AtomicU32::new(0);
-        Self { service, topic, db, broker, outbox, handler, clock, dice, attached, wary }
+        Self { service, topic, db, broker, outbox, handler, clock, random, attached, wary }
     }
 
     /// Whether the consumer is attached to the broker, for readiness.
@@ -146,7 +146,7 @@ impl Inbox {
             let wait = Duration::from_millis(50 << failures.min(4));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(self.dice.jitter(wait)) => {}
+                () = sleep(self.random.jitter(wait)) => {}
             }
         }
     }
@@ -192,7 +192,7 @@ impl Inbox {
             Err(error) => {
                 tracing::warn!(topic = self.topic.name, %error, "giving a batch back");
                 subscriber.nack().await?;
-                sleep(self.dice.jitter(Duration::from_millis(300))).await;
+                sleep(self.random.jitter(Duration::from_millis(300))).await;
                 Ok(())
             }
         }
@@ -220,7 +220,7 @@ impl Inbox {
 
     /// Deals with messages in one transaction, again while others are in its way.
     async fn attempt(&self, batch: &[Message]) -> Result<usize, HandleError> {
-        let mut retry = Retry::new(&self.dice);
+        let mut retry = Retry::new(&self.random);
         let mut result =
             if self.is_wary() { self.carefully(batch).await } else { self.at_once(batch).await };
         while let Err(HandleError::Store(error)) = &result

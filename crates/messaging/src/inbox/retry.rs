@@ -55,7 +55,7 @@ impl Inbox {
     }
 
     async fn try_again(&self, row: PendingRow) -> gozon_store::Result<()> {
-        let mut retry = Retry::new(&self.dice);
+        let mut retry = Retry::new(&self.random);
         loop {
             match self.once_more(&row).await {
                 Ok(()) => return Ok(()),
@@ -96,6 +96,6 @@ impl Inbox {
 
     /// How long to wait after so many failed attempts.
     pub(super) fn wait_after(&self, attempts: i64) -> Duration {
-        self.dice.jitter(FIRST_WAIT * (1 << (attempts - 1).clamp(0, 8)))
+        self.random.jitter(FIRST_WAIT * (1 << (attempts - 1).clamp(0, 8)))
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gozon_contract::{Clock, Dice, Timestamp};
+use gozon_contract::{Clock, RandomSource, Timestamp};
 use gozon_messaging::{Decision, HandleError, Handler, Inbox, MIGRATIONS, Message, Outbox};
 use gozon_store::{Db, Tx, migrate};
 
@@ -50,7 +50,7 @@ pub async fn a_poison_message_is_set_aside_and_the_rest_flows(subject: &Subject)
         outbox,
         Arc::<Taster>::clone(&taster),
         clock.clone(),
-        Dice::seeded(7),
+        RandomSource::seeded(7),
     );
 
     let mut sent = rig.messages("dose", 40);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, env, future::Future, sync::Arc, time::Duration};
 
-use gozon_contract::{Delivery, Dice, Topic};
+use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{
     Broker, Message, Subscriber,
     broker::{Memory, connect},
@@ -101,7 +101,7 @@ impl Rig {
 
     /// The broker at a URL; the one in memory without.
     pub fn at(url: Option<String>) -> Self {
-        let unique = Dice::system().roll();
+        let unique = RandomSource::system().next_u64();
         let topic = |kind: &str, delivery| Topic {
             name: Box::leak(format!("test.{kind}.{unique:016x}").into_boxed_str()),
             delivery,
@@ -110,8 +110,8 @@ impl Rig {
         let broadcast = topic("broadcast", Delivery::Broadcast);
         let topics: &'static [Topic] = Box::leak(Box::new([queue, broadcast]));
         let broker = match &url {
-            Some(url) => connect(url, topics, &Dice::system()).unwrap(),
-            None => Arc::new(Memory::new(topics, Dice::system())),
+            Some(url) => connect(url, topics, &RandomSource::system()).unwrap(),
+            None => Arc::new(Memory::new(topics, RandomSource::system())),
         };
         Self { broker, queue, broadcast, topics, url }
     }
@@ -119,7 +119,7 @@ impl Rig {
     /// The broker as another process has it.
     pub fn elsewhere(&self) -> Arc<dyn Broker> {
         match &self.url {
-            Some(url) => connect(url, self.topics, &Dice::system()).unwrap(),
+            Some(url) => connect(url, self.topics, &RandomSource::system()).unwrap(),
             None => Arc::clone(&self.broker),
         }
     }

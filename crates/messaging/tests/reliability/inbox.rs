@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use gozon_messaging::{Message, broker};
 use gozon_testkit::{TestDb, on_both_databases};
 use tokio_util::sync::CancellationToken;
@@ -265,7 +265,8 @@ async fn strangers_messages_are_set_aside_too(test: TestDb) {
 async fn duplicates_in_any_order_have_one_effect_each(test: TestDb) {
     let service = Service::new(test).await;
     let topics: &'static [_] = &[THING, NEWS];
-    let memory = broker::connect("memory:?duplicate&shuffle", topics, &Dice::seeded(3)).unwrap();
+    let memory =
+        broker::connect("memory:?duplicate&shuffle", topics, &RandomSource::seeded(3)).unwrap();
     service.handler.will("n17", Fate::Fails, 2);
     let stop = CancellationToken::new();
     let consumers: Vec<_> = (0..2)

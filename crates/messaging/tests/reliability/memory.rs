@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use gozon_contract::{Dice, Timestamp};
+use gozon_contract::{RandomSource, Timestamp};
 use gozon_messaging::{Broker, BrokerError, Message, broker};
 
 use crate::service::{NEWS, THING, message};
 
 fn memory() -> Arc<dyn Broker> {
-    broker::connect("memory:", &[THING, NEWS], &Dice::seeded(1)).unwrap()
+    broker::connect("memory:", &[THING, NEWS], &RandomSource::seeded(1)).unwrap()
 }
 
 fn things(names: &[&str]) -> Vec<Message> {

@@ -13,8 +13,9 @@ async fn old_marks_are_forgotten_in_batches(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
     let keep = Duration::from_hours(1);
-    let (db, clock, dice) = (service.test.another(), service.clock.clone(), service.dice.clone());
-    let retention = Retention::new("test", db, vec![Expiring::inbox(keep)], clock, dice);
+    let (db, clock, random) =
+        (service.test.another(), service.clock.clone(), service.random.clone());
+    let retention = Retention::new("test", db, vec![Expiring::inbox(keep)], clock, random);
     let old: Vec<_> = (0..2500).map(|n| service.message(&format!("old{n}"))).collect();
     for chunk in old.chunks(500) {
         assert!(deliver(&inbox, chunk).await);
@@ -50,8 +51,8 @@ async fn any_table_can_expire(test: TestDb) {
              )
              delete from parent where n in (select n from old)",
     };
-    let (db, clock, dice) = (service.db.clone(), service.clock.clone(), service.dice.clone());
-    let retention = Retention::new("test", db, vec![parents], clock, dice);
+    let (db, clock, random) = (service.db.clone(), service.clock.clone(), service.random.clone());
+    let retention = Retention::new("test", db, vec![parents], clock, random);
     assert!(!retention.step().await.unwrap());
     let mut tx = service.db.read().await.unwrap();
     let (left,): (i64,) = tx.query("select count(*) from parent").fetch_one().await.unwrap();

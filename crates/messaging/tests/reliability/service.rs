@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gozon_contract::{Clock, Delivery, Dice, Timestamp, Topic};
+use gozon_contract::{Clock, Delivery, RandomSource, Timestamp, Topic};
 use gozon_messaging::{
     Added, Broker, BrokerError, DeadLetters, Decision, Event, Handed, HandleError, Handler, Inbox,
     MIGRATIONS, Message, Outbox, Relay, Subscriber,
@@ -42,7 +42,7 @@ pub(crate) struct Service {
     pub(crate) test: TestDb,
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) dice: Dice,
+    pub(crate) random: RandomSource,
     pub(crate) broker: Arc<FakeBroker>,
     pub(crate) handler: Arc<FakeHandler>,
     pub(crate) outbox: Outbox,
@@ -60,7 +60,7 @@ impl Service {
             test,
             db,
             clock,
-            dice: Dice::seeded(7),
+            random: RandomSource::seeded(7),
             broker: Arc::default(),
             handler: Arc::default(),
             outbox,
@@ -81,8 +81,8 @@ impl Service {
 
     fn relay_of(&self, handed: Handed) -> Relay {
         let broker: Arc<dyn Broker> = Arc::clone(&self.broker) as _;
-        let (clock, dice) = (self.clock.clone(), self.dice.clone());
-        Relay::new("test", self.test.another(), broker, handed, clock, dice)
+        let (clock, random) = (self.clock.clone(), self.random.clone());
+        Relay::new("test", self.test.another(), broker, handed, clock, random)
     }
 
     pub(crate) fn inbox(&self) -> Inbox {
@@ -98,7 +98,7 @@ impl Service {
             self.outbox.clone(),
             Arc::clone(&self.handler) as _,
             self.clock.clone(),
-            self.dice.clone(),
+            self.random.clone(),
         )
     }
 

@@ -7,8 +7,8 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::Response,
 };
-use gozon_chassis::{CurrentUser, Params, Problem};
 use gozon_contract::UserId;
+use gozon_http::{CurrentUser, Params, Problem};
 
 use super::{hub::Full, socket};
 use crate::service::App;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use axum::extract::ws::Utf8Bytes;
-use gozon_contract::{Order, OrderId, Timestamp, UserId};
-use gozon_messaging::{Event, Message, TraceParent};
+use gozon_contract::{Order, OrderId, Timestamp, TraceParent, UserId};
+use gozon_messaging::{Event, Message};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::{Clock, Dice, ORDER_CHANGED};
+use gozon_contract::{Clock, ORDER_CHANGED, RandomSource};
 use gozon_messaging::{Broker, BrokerError, Subscriber};
 use tokio::{task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ pub(crate) async fn listen(
     broker: Arc<dyn Broker>,
     hub: Hub,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     attached: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
@@ -52,7 +52,7 @@ pub(crate) async fn listen(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(dice.jitter(Duration::from_millis(300))) => {}
+            () = sleep(random.jitter(Duration::from_millis(300))) => {}
         }
     }
 }

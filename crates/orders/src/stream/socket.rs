@@ -178,7 +178,7 @@ async fn read(app: &App, user: UserId, filter: Filter) -> Result<Vec<Order>, End
 /// What changed since then, oldest first.
 async fn catch_up(app: &App, user: UserId, since: Timestamp) -> Result<Vec<Frame>, End> {
     // Every socket of the instance does this at once; spread it over a second.
-    tokio::time::sleep(app.dice.jitter(Duration::from_millis(500))).await;
+    tokio::time::sleep(app.random.jitter(Duration::from_millis(500))).await;
     let filter = Filter { changed_since: Some(since), ..Filter::default() };
     let orders = read(app, user, filter).await?;
     let frame = |order: &Order| Frame::new(order.id, order.version, order, None);
@@ -213,13 +213,13 @@ impl Sent {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::Dice;
+    use gozon_contract::RandomSource;
 
     use super::*;
 
     #[test]
     fn a_late_or_repeated_version_is_no_news() {
-        let id = OrderId::new(Timestamp::from_micros(0), &Dice::seeded(1));
+        let id = OrderId::new(Timestamp::from_micros(0), &RandomSource::seeded(1));
         let mut sent = Sent::default();
         assert!(sent.is_news(id, 2));
         assert!(!sent.is_news(id, 1) && !sent.is_news(id, 2));
@@ -228,9 +228,9 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (dice, mut sent) = (Dice::seeded(1), Sent::default());
+        let (random, mut sent) = (RandomSource::seeded(1), Sent::default());
         for micros in 0..10_000 {
-            sent.is_news(OrderId::new(Timestamp::from_micros(micros), &dice), 1);
+            sent.is_news(OrderId::new(Timestamp::from_micros(micros), &random), 1);
         }
         assert_eq!(sent.versions.len(), MEMORY);
         assert_eq!(sent.oldest.len(), MEMORY);

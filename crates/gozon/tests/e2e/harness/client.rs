@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -43,11 +43,11 @@ impl Door {
 
     /// A user whom the shop does not know yet.
     pub fn new_user(&self) -> User {
-        let dice = Dice::system();
-        let mut random = [0; 16];
-        random[..8].copy_from_slice(&dice.roll().to_be_bytes());
-        random[8..].copy_from_slice(&dice.roll().to_be_bytes());
-        let id = uuid::Builder::from_random_bytes(random).into_uuid();
+        let random = RandomSource::system();
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&random.next_u64().to_be_bytes());
+        bytes[8..].copy_from_slice(&random.next_u64().to_be_bytes());
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
         User { id, door: self.clone() }
     }
 }

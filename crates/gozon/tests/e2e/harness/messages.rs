@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gozon_contract::{
-    CancelReason, Clock, Dice, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
-    PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Topic,
+    CancelReason, Clock, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
+    PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, RandomSource, Topic,
 };
 use gozon_messaging::{Broker, Event, Message};
 
@@ -14,7 +14,8 @@ const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 
 /// A client of the shop's broker.
 pub fn broker_of(shop: &Shop) -> Arc<dyn Broker> {
-    let broker = gozon_messaging::broker::connect(&shop.broker_url, TOPICS, &Dice::system());
+    let broker =
+        gozon_messaging::broker::connect(&shop.broker_url, TOPICS, &RandomSource::system());
     broker.expect("a broker URL")
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
-use gozon_contract::Dice;
+use gozon_contract::RandomSource;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
 };
@@ -95,7 +95,7 @@ impl Servers {
             Combo::PostgresRabbit => &self.variables["GOZON_TEST_AMQP_URL"],
             _ => &self.variables["GOZON_TEST_KAFKA_URL"],
         };
-        let name = format!("shop_{:016x}", Dice::system().roll());
+        let name = format!("shop_{:016x}", RandomSource::system().next_u64());
         let orders = create_database(&self.variables["GOZON_TEST_POSTGRES_URL"], &name).await;
         let payments = create_database(&self.variables["GOZON_TEST_POSTGRES_URL_2"], &name).await;
         Plan::on(self.combo).broker(format!("{broker}?prefix={name}.")).databases(orders, payments)

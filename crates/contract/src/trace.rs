@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use gozon_contract::Dice;
+use crate::RandomSource;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A `traceparent`: the trace's id, the id of the span that caused this, and flags.
@@ -20,15 +20,15 @@ pub struct InvalidTraceParent;
 
 impl TraceParent {
     /// The start of a new trace, sampled.
-    pub fn start(dice: &Dice) -> Self {
-        let trace = (u128::from(dice.roll()) << 64) | u128::from(dice.roll());
-        Self { trace: trace | 1, span: dice.roll() | 1, flags: 1 }
+    pub fn start(random: &RandomSource) -> Self {
+        let trace = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
+        Self { trace: trace | 1, span: random.next_u64() | 1, flags: 1 }
     }
 
     /// A new span in the same trace.
     #[must_use]
-    pub fn child(self, dice: &Dice) -> Self {
-        Self { span: dice.roll() | 1, ..self }
+    pub fn child(self, random: &RandomSource) -> Self {
+        Self { span: random.next_u64() | 1, ..self }
     }
 
     /// The trace's id, for logs.
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_child_stays_in_its_trace() {
-        let parent = TraceParent::start(&Dice::seeded(1));
-        let child = parent.child(&Dice::seeded(2));
+        let parent = TraceParent::start(&RandomSource::seeded(1));
+        let child = parent.child(&RandomSource::seeded(2));
         assert_eq!(parent.trace_id(), child.trace_id());
         assert_ne!(parent.to_string(), child.to_string());
         assert_eq!(child.to_string().parse(), Ok(child));

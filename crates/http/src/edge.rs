@@ -15,8 +15,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri},
     middleware::{self, Next},
 };
-use gozon_contract::Dice;
-use gozon_messaging::TraceParent;
+use gozon_contract::RandomSource;
+use gozon_contract::TraceParent;
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,7 +43,7 @@ pub struct Edge {
     /// The service's name in logs and metrics.
     pub service: &'static str,
     /// For ids of requests that bring none.
-    pub dice: Dice,
+    pub random: RandomSource,
 }
 
 /// Puts the edge around a service's routes. Unknown routes and wrong methods become problems too.
@@ -89,8 +89,8 @@ async fn observe(
     let (edge, meters) = &*observer;
     let started = Instant::now();
     let context = RequestContext {
-        request_id: request_id(request.headers(), &edge.dice),
-        trace: trace(request.headers(), &edge.dice),
+        request_id: request_id(request.headers(), &edge.random),
+        trace: trace(request.headers(), &edge.random),
     };
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = name_of(request.method());
@@ -183,21 +183,21 @@ fn name_of(method: &Method) -> &'static str {
 }
 
 /// The client's id if it is 1 to 128 visible ASCII characters, or else 16 random bytes.
-fn request_id(headers: &HeaderMap, dice: &Dice) -> Arc<str> {
+fn request_id(headers: &HeaderMap, random: &RandomSource) -> Arc<str> {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     match given {
         Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
             id.into()
         }
-        _ => format!("{:016x}{:016x}", dice.roll(), dice.roll()).into(),
+        _ => format!("{:016x}{:016x}", random.next_u64(), random.next_u64()).into(),
     }
 }
 
-fn trace(headers: &HeaderMap, dice: &Dice) -> TraceParent {
+fn trace(headers: &HeaderMap, random: &RandomSource) -> TraceParent {
     headers
         .get(TRACEPARENT)
         .and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok())
-        .map_or_else(|| TraceParent::start(dice), |parent| parent.child(dice))
+        .map_or_else(|| TraceParent::start(random), |parent| parent.child(random))
 }
 
 #[cfg(test)]
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn requests_are_counted_under_few_labels() {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let edge = Edge { service: "test", dice: Dice::seeded(1) };
+        let edge = Edge { service: "test", random: RandomSource::seeded(1) };
         let routes = observed(Router::new().route("/things/{id}", get(async || "a thing")), edge);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         metrics::with_local_recorder(&recorder, || {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicI64};
 
-use gozon_contract::{Clock, Dice};
+use gozon_contract::{Clock, RandomSource};
 use gozon_messaging::{Expiring, Retention, Waiting};
 use gozon_store::Db;
 
@@ -14,11 +14,11 @@ pub fn upkeep(
     db: &Db,
     low_water: Arc<AtomicI64>,
     clock: &Clock,
-    dice: &Dice,
+    random: &RandomSource,
     tasks: &Tasks,
 ) {
     let expiring = vec![Expiring::inbox(Retention::INBOX), EXPIRING];
-    let retention = Retention::new(service, db.clone(), expiring, clock.clone(), dice.clone());
+    let retention = Retention::new(service, db.clone(), expiring, clock.clone(), random.clone());
     let waiting = Waiting::new(service, db.clone(), clock.clone(), low_water);
     let stop = || tasks.stop_token(Stage::Inboxes);
     tasks.spawn(Stage::Inboxes, retention.run(stop()));

@@ -113,22 +113,6 @@ impl Problem {
     }
 }
 
-impl From<gozon_store::Error> for Problem {
-    fn from(error: gozon_store::Error) -> Self {
-        match error {
-            gozon_store::Error::Unavailable(cause) => {
-                tracing::warn!(%cause, "the database is away");
-                Self::unavailable("the database can't be reached right now; try again")
-            }
-            gozon_store::Error::Conflict(cause) => {
-                tracing::warn!(cause, "gave up after conflicts");
-                Self::unavailable("too much is happening at once; try again")
-            }
-            gozon_store::Error::Other(_) => Self::internal(&error),
-        }
-    }
-}
-
 impl IntoResponse for Problem {
     /// Travels in the response's extensions up to the [edge](crate::edge), which knows the
     /// request's id and renders it.

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use gozon_contract::{Clock, Dice, UserId};
+use gozon_contract::{Clock, RandomSource, UserId};
 use gozon_messaging::Added;
 use gozon_store::{Db, Error, Pace, Retry, Statement, Tx};
 use tokio::{
@@ -17,7 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Answer, Answered, IdempotencyKey, Problem, idempotency};
+use gozon_http::{Answer, Answered, Problem};
+
+use crate::{IdempotencyKey, idempotency, store_problem};
 
 /// The most requests in one transaction.
 const BATCH: usize = 500;
@@ -76,13 +78,13 @@ impl<R: Clone + Send + Sync + 'static> Writer<R> {
         name: &'static str,
         db: Db,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
         use_case: impl UseCase<Request = R>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let pace = Pace::of(&db);
-        let mut group = Group { name, db, pace, clock, dice, use_case: Arc::new(use_case), jobs };
+        let mut group = Group { name, db, pace, clock, random, use_case: Arc::new(use_case), jobs };
         let run = async move {
             loop {
                 let jobs = tokio::select! {
@@ -124,7 +126,7 @@ struct Group<U: UseCase> {
     db: Db,
     pace: Pace,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     use_case: Arc<U>,
     jobs: mpsc::Receiver<Job<U::Request>>,
 }
@@ -160,7 +162,7 @@ impl<U: UseCase> Group<U> {
             }
             // Whether it was committed is not known: to run it again could do it twice.
             Err(error) if error.is_unavailable() || jobs.len() == 1 => {
-                let problem = Problem::from(error);
+                let problem = store_problem(error);
                 for job in jobs {
                     let _ = job.reply.send(Err(problem.clone()));
                 }
@@ -175,7 +177,7 @@ impl<U: UseCase> Group<U> {
     }
 
     async fn with_retries(&self, jobs: &[Job<U::Request>]) -> Result<Vec<Answered>, Error> {
-        let mut retry = Retry::new(&self.dice);
+        let mut retry = Retry::new(&self.random);
         let mut result = self.in_one_transaction(self.db.at_once().await?, jobs).await;
         while let Err(error) = &result
             && retry.again(error).await

@@ -1,18 +1,9 @@
 //! `/livez` and `/readyz`: whether a process runs, and whether it can do its work.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
-use futures_util::future::{BoxFuture, Ready, join_all, ready};
-use gozon_messaging::Broker;
-use gozon_store::Db;
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use utoipa::openapi::OpenApi;
@@ -60,30 +51,6 @@ impl Health {
             Some((part.clone(), reason))
         });
         join_all(asked).await.into_iter().flatten().collect()
-    }
-}
-
-/// The parts that every service needs: its database and the broker.
-pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Health {
-    let (db, broker) = (db.clone(), Arc::clone(broker));
-    Health::default()
-        .with(format!("{service}.database"), move || {
-            let db = db.clone();
-            async move { db.ping().await.map_err(|_| "can't be reached".to_owned()) }
-        })
-        .with(format!("{service}.broker"), move || {
-            let broker = Arc::clone(&broker);
-            async move { broker.ping().await.map_err(|_| "can't be reached".to_owned()) }
-        })
-}
-
-/// Asks whether a consumer is attached to the broker.
-pub fn attached(
-    flag: Arc<AtomicBool>,
-) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
-    move || {
-        let attached = flag.load(Ordering::Relaxed);
-        ready(attached.then_some(()).ok_or_else(|| "the consumer is not attached".to_owned()))
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::{Answer, Problem};
+use gozon_http::{Answer, Problem};
 
 /// The table of a service that takes idempotency keys.
 pub const MIGRATIONS: &[Migration] = &[Migration {

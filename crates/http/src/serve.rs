@@ -6,10 +6,9 @@ use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
-
-use crate::patience::Impatient;
 
 /// The most headers, unless told otherwise; hyper's own bound.
 const HEADERS: usize = 100;
@@ -74,7 +73,9 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
             request.extensions_mut().insert(ConnectInfo(peer));
             app.clone().call(request)
         });
-        let io = TokioIo::new(Impatient::new(stream, limits.write_timeout));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.write_timeout));
+        let io = TokioIo::new(Box::pin(stream));
         let connection = http.serve_connection(io, service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {

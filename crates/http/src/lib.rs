@@ -1,0 +1,22 @@
+//! What REST needs: errors as problem+json, who the user is, request bodies, pages, health, telemetry
+//! and serving. It knows no database, so that the gateway is built without one.
+
+mod answer;
+mod edge;
+mod fields;
+mod health;
+mod page;
+mod problem;
+mod serve;
+mod telemetry;
+mod user;
+
+pub use answer::{Answer, Answered};
+pub use edge::{Edge, REQUEST_ID, RequestContext, edge, observed};
+pub use fields::{BODY_LIMIT, FieldIssue, Fields};
+pub use health::{Health, health_routes, openapi_route};
+pub use page::{Page, PageQuery, Params};
+pub use problem::{FieldError, PROBLEM_JSON, Problem};
+pub use serve::{Limits, serve};
+pub use telemetry::{Logs, Metrics};
+pub use user::CurrentUser;
