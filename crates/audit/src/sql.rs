@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use gozon_contract::{PAYMENT_REQUESTED, PAYMENT_SETTLED};
-use gozon_store::{Result, Rows, Tx};
+use gozon_store::{Reader, Result, Rows, select};
 use uuid::Uuid;
 
 use crate::{Side, case::About};
@@ -56,28 +56,33 @@ pub(crate) struct MessageRow {
 type Stream<'t, T> = Result<BoxStream<'t, Result<T>>>;
 
 /// Fixes what a snapshot of the orders database shows, which its first statement does.
-pub(crate) async fn look_at_orders(tx: &mut Tx) -> Result<()> {
-    tx.query("select 1 from orders limit 1").fetch_optional::<(i32,)>().await.map(drop)
+pub(crate) async fn look_at_orders(reader: &mut Reader) -> Result<()> {
+    reader.query(select!("select 1 from orders limit 1")).fetch_optional::<(i32,)>().await.map(drop)
 }
 
 /// Fixes what a snapshot of the payments database shows.
-pub(crate) async fn look_at_payments(tx: &mut Tx) -> Result<()> {
-    tx.query("select 1 from payments limit 1").fetch_optional::<(i32,)>().await.map(drop)
+pub(crate) async fn look_at_payments(reader: &mut Reader) -> Result<()> {
+    reader
+        .query(select!("select 1 from payments limit 1"))
+        .fetch_optional::<(i32,)>()
+        .await
+        .map(drop)
 }
 
 /// How many rows [`orders`] gives.
-pub(crate) async fn count_orders(tx: &mut Tx) -> Result<i64> {
-    first(tx.query("select count(*) from orders").stream()).await
+pub(crate) async fn count_orders(reader: &mut Reader) -> Result<i64> {
+    first(reader.query(select!("select count(*) from orders")).stream()).await
 }
 
 /// How many rows [`payments`] and [`ledger`] give.
-pub(crate) async fn count_payments(tx: &mut Tx) -> Result<i64> {
+pub(crate) async fn count_payments(reader: &mut Reader) -> Result<i64> {
     first(
-        tx.query(
-            "select (select count(*) from payments) + (select count(*) from accounts)
-                  + (select count(*) + count(order_id) from entries)",
-        )
-        .stream(),
+        reader
+            .query(select!(
+                "select (select count(*) from payments) + (select count(*) from accounts)
+                  + (select count(*) + count(order_id) from entries)"
+            ))
+            .stream(),
     )
     .await
 }
@@ -88,50 +93,53 @@ async fn first(rows: Stream<'_, (i64,)>) -> Result<i64> {
 }
 
 /// All orders, by id. The primary key starts with the user, so the database sorts.
-pub(crate) fn orders(tx: &mut Tx) -> Stream<'_, OrderRow> {
-    tx.query(
-        "select id, user_id, amount, status, cancel_reason, created_at from orders order by id",
-    )
-    .stream()
+pub(crate) fn orders(reader: &mut Reader) -> Stream<'_, OrderRow> {
+    reader
+        .query(select!(
+            "select id, user_id, amount, status, cancel_reason, created_at from orders order by id"
+        ))
+        .stream()
 }
 
 /// All payments and all entries that name an order, by order, the payment first. Only the entries
 /// must be sorted.
-pub(crate) fn payments(tx: &mut Tx) -> Stream<'_, PaymentRow> {
-    tx.query(
-        "select order_id, cast(0 as bigint) as is_entry, user_id, amount, decline_reason,
+pub(crate) fn payments(reader: &mut Reader) -> Stream<'_, PaymentRow> {
+    reader
+        .query(select!(
+            "select order_id, cast(0 as bigint) as is_entry, user_id, amount, decline_reason,
                 created_at
          from payments
          union all
          select order_id, cast(1 as bigint), user_id, amount, null, created_at
          from entries where order_id is not null
-         order by order_id, is_entry",
-    )
-    .stream()
+         order by order_id, is_entry"
+        ))
+        .stream()
 }
 
 /// All accounts and entries, by user: the account, which gets a `seq` below any other, and its
 /// entries in order. Two primary keys merged: nothing must be sorted.
-pub(crate) fn ledger(tx: &mut Tx) -> Stream<'_, LedgerRow> {
-    tx.query(
-        "select user_id, seq, kind, amount, balance_after as balance, order_id from entries
+pub(crate) fn ledger(reader: &mut Reader) -> Stream<'_, LedgerRow> {
+    reader
+        .query(select!(
+            "select user_id, seq, kind, amount, balance_after as balance, order_id from entries
          union all
          select user_id, -9223372036854775807, null, version, balance, null from accounts
-         order by user_id, seq",
-    )
-    .stream()
+         order by user_id, seq"
+        ))
+        .stream()
 }
 
 /// All messages about payments that wait in a database, by order.
-pub(crate) fn messages(tx: &mut Tx, side: Side) -> Stream<'_, MessageRow> {
-    let rows = tx
-        .query(
+pub(crate) fn messages(reader: &mut Reader, side: Side) -> Stream<'_, MessageRow> {
+    let rows = reader
+        .query(select!(
             "select id, cast(0 as bigint) as dead from outbox
              where topic in ('payment.requested', 'payment.settled')
              union all select id, cast(0 as bigint) from inbox_pending
              union all select id, cast(1 as bigint) from dead_letters
-             order by id",
-        )
+             order by id"
+        ))
         .stream::<(String, i64)>()?;
     Ok(rows.try_filter_map(move |row| std::future::ready(Ok(message(&row, side)))).boxed())
 }
@@ -152,31 +160,36 @@ fn message((id, dead): &(String, i64), side: Side) -> Option<MessageRow> {
 }
 
 /// Those of these orders that are there: user and id.
-pub(crate) async fn find_orders(tx: &mut Tx, keys: &[(Uuid, Uuid)]) -> Result<Vec<OrderRow>> {
-    tx.query(
-        "select id, user_id, amount, status, cancel_reason, created_at from orders
-         where (user_id, id) in (select user_id, id from {rows})",
-    )
-    .rows(Rows::of(keys).uuid("user_id", |key| key.0).uuid("id", |key| key.1).done())
-    .fetch_all()
-    .await
+pub(crate) async fn find_orders(
+    reader: &mut Reader,
+    keys: &[(Uuid, Uuid)],
+) -> Result<Vec<OrderRow>> {
+    reader
+        .query(select!(
+            "select id, user_id, amount, status, cancel_reason, created_at from orders
+         where (user_id, id) in (select user_id, id from {rows})"
+        ))
+        .rows(Rows::of(keys).uuid("user_id", |key| key.0).uuid("id", |key| key.1).done())
+        .fetch_all()
+        .await
 }
 
 /// The payments of those of these orders that have one.
-pub(crate) async fn find_payments(tx: &mut Tx, orders: &[Uuid]) -> Result<Vec<PaymentRow>> {
-    tx.query(
-        "select order_id, cast(0 as bigint) as is_entry, user_id, amount, decline_reason,
+pub(crate) async fn find_payments(reader: &mut Reader, orders: &[Uuid]) -> Result<Vec<PaymentRow>> {
+    reader
+        .query(select!(
+            "select order_id, cast(0 as bigint) as is_entry, user_id, amount, decline_reason,
                 created_at
-         from payments where order_id in (select order_id from {rows})",
-    )
-    .rows(Rows::of(orders).uuid("order_id", |order| *order).done())
-    .fetch_all()
-    .await
+         from payments where order_id in (select order_id from {rows})"
+        ))
+        .rows(Rows::of(orders).uuid("order_id", |order| *order).done())
+        .fetch_all()
+        .await
 }
 
 /// The messages about these orders that wait in a database.
 pub(crate) async fn find_messages(
-    tx: &mut Tx,
+    reader: &mut Reader,
     orders: &[Uuid],
     side: Side,
 ) -> Result<Vec<MessageRow>> {
@@ -185,17 +198,16 @@ pub(crate) async fn find_messages(
         .flat_map(|order| [PAYMENT_REQUESTED, PAYMENT_SETTLED].map(|topic| (order, topic.name)))
         .map(|(order, topic)| format!("{order}:{topic}"))
         .collect();
-    let rows: Vec<(String, i64)> = tx
-        .query(
-            "select id, cast(0 as bigint) as dead from outbox
-             where id in (select id from {rows})
-             union all
-             select id, cast(0 as bigint) from inbox_pending
-             where id in (select id from {rows})
-             union all
-             select id, cast(1 as bigint) from dead_letters
-             where id in (select id from {rows})",
-        )
+    let rows: Vec<(String, i64)> = reader
+        .query(select!(
+            "select id, dead from (
+                select event.value ->> 'id' as id, cast(0 as bigint) as dead
+                from outbox_batches {each_event}
+                union all select id, cast(0 as bigint) from outbox
+                union all select id, cast(0 as bigint) from inbox_pending
+                union all select id, cast(1 as bigint) from dead_letters
+             ) as waiting where id in (select id from {rows})"
+        ))
         .rows(Rows::of(&ids).text("id", String::clone).done())
         .fetch_all()
         .await?;

@@ -3,7 +3,7 @@
 
 use futures_util::TryStreamExt as _;
 use gozon_contract::Clock;
-use gozon_store::{Db, Tx};
+use gozon_store::{Db, Reader};
 use tokio::try_join;
 
 use crate::{
@@ -141,12 +141,12 @@ impl Along<'_> {
 }
 
 async fn along_accounts<F: FnMut(Progress)>(
-    tx: &mut Tx,
+    reader: &mut Reader,
     report: &mut Report,
     meter: &mut Meter<F>,
 ) -> gozon_store::Result<()> {
     let mut ledger = Ledger::default();
-    let mut rows = sql::ledger(tx)?;
+    let mut rows = sql::ledger(reader)?;
     while let Some(row) = rows.try_next().await? {
         meter.add(1);
         ledger.next(&row, &mut |finding| report.add(finding));

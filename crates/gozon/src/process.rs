@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum::Router;
 use gozon_http::{Health, Limits, Metrics, health_routes, serve};
 use gozon_service::Tasks;
@@ -55,7 +55,12 @@ pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> 
         tokio::spawn(serve(listener, routes, Limits::default(), admin_stop.clone()));
     }
     tracing::info!("{name} listens on http://{}", listener.local_addr()?);
-    serve(listener, routes, Limits::default(), stop).await;
+    let failed = tasks.failed();
+    let serving = serve(listener, routes, Limits::default(), stop);
+    tokio::select! {
+        () = serving => {}
+        () = failed.cancelled() => bail!("a loop of {name} has ended; see the log"),
+    }
     tracing::info!("stopping: finishing what was accepted");
     tasks.stop().await;
     admin_stop.cancel();

@@ -2,16 +2,17 @@
 
 use std::{fmt, str::FromStr};
 
-use gozon_contract::{Clock, Timestamp};
+use gozon_contract::{Clock, RandomSource, Timestamp};
 use gozon_store::{Db, Result, Tx};
 
 use crate::{
     Message,
-    sql::{self, inbox::PendingRow, outbox::OutboxRow},
+    outbox::new_batch_id,
+    sql::{self, outbox::row_of, pending::PendingRow},
 };
 
 /// How many are moved or dropped in one transaction.
-const BATCH: i64 = 500;
+const MAX_MOVED: i64 = 500;
 
 /// A message that was given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,10 +97,10 @@ impl DeadLetters {
     /// # Errors
     /// As the database says.
     pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page> {
-        let mut tx = self.db.read().await?;
+        let mut reader = self.db.read().await?;
         let limit = limit.max(1) as usize;
         let more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let mut letters = sql::dead_letters::list(&mut tx, filter, after, more).await?;
+        let mut letters = sql::dead_letters::list(&mut reader, filter, after, more).await?;
         let has_more = letters.len() > limit;
         letters.truncate(limit);
         let next = letters.last().filter(|_| has_more).map(Cursor::at);
@@ -131,7 +132,7 @@ impl DeadLetters {
         let mut total = 0;
         loop {
             let mut tx = self.db.begin().await?;
-            let letters = sql::dead_letters::take(&mut tx, &filter, BATCH).await?;
+            let letters = sql::dead_letters::take(&mut tx, &filter, MAX_MOVED).await?;
             if letters.is_empty() {
                 return Ok(total);
             }
@@ -144,33 +145,27 @@ impl DeadLetters {
     }
 }
 
+/// What was to be sent goes back to the outbox; what was received, to its handler.
 async fn put_back(tx: &mut Tx, letters: Vec<DeadLetter>, now: Timestamp) -> Result<()> {
-    let (received, unsent): (Vec<_>, Vec<_>) =
-        letters.into_iter().partition(|letter| letter.origin == Origin::Inbox);
-    let unsent: Vec<_> = unsent
-        .into_iter()
-        .map(|letter| OutboxRow {
-            available_at: now,
-            created_at: letter.received_at,
-            attempts: 0,
-            message: letter.message,
-        })
-        .collect();
+    let random = RandomSource::system();
+    let (mut received, mut unsent) = (Vec::new(), Vec::new());
+    for letter in letters {
+        let DeadLetter { origin, message, received_at, error, .. } = letter;
+        match origin {
+            Origin::Inbox => received.push(PendingRow { message, received_at, attempts: 0, error }),
+            Origin::Outbox => {
+                unsent.push(row_of(&message, new_batch_id(&random), received_at, now));
+            }
+        }
+    }
+    let mut writes = Vec::new();
+    if !received.is_empty() {
+        writes.push(sql::pending::keep(&received, now));
+    }
     if !unsent.is_empty() {
-        tx.run_all(vec![sql::outbox::insert(&unsent)]).await?;
+        writes.push(sql::outbox::insert(&unsent));
     }
-    if received.is_empty() {
-        return Ok(());
-    }
-    // The inbox may have forgotten them; a late repeat from the broker must not overtake the retry.
-    let messages: Vec<_> = received.iter().map(|letter| letter.message.clone()).collect();
-    sql::inbox::mark(tx, &messages, now).await?;
-    for letter in received {
-        let DeadLetter { message, received_at, error, .. } = letter;
-        let row = PendingRow { message, received_at, attempts: 0, error };
-        sql::inbox::keep(tx, &row, now).await?;
-    }
-    Ok(())
+    tx.run_all(writes).await.map(drop)
 }
 
 impl Origin {

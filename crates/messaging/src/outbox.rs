@@ -1,76 +1,93 @@
-//! The transactional outbox: messages become durable in the transaction that they speak of.
+//! The transactional outbox: what is to be sent becomes durable in the transaction that it speaks of.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use gozon_contract::{Clock, Timestamp};
+use gozon_contract::{Clock, RandomSource, Timestamp};
 use gozon_store::Statement;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
-    Message,
+    Batch, Outgoing,
     sql::{self, outbox::OutboxRow},
 };
 
-/// How long the process that wrote a row has it to itself. After a crash the rows it left behind
+/// How long the process that wrote a row has it to itself. After a crash the rows that it left behind
 /// are taken over this much later.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
-
-/// Leases end at multiples of this, so that rows that were written at about the same time are
-/// claimed and deleted together.
-const TICK: i64 = 100_000;
-
-/// How many committed batches may wait for the relay in memory. What does not fit is no loss: it
-/// is in the outbox, and the sweep finds it when its lease is over.
-const HAND_OVER: usize = 1024;
+/// Leases end at multiples of this, in microseconds, so that rows that were written at about the
+/// same time are claimed and deleted together.
+const LEASE_GRID_MICROS: i64 = 100_000;
+/// How many bytes of committed batches may wait for the relay in memory. What does not fit is not
+/// lost: it is in the outbox, and the sweep finds it when its lease is over.
+const HAND_OVER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The writing end of the outbox of one database. Clones write to the same relay.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     clock: Clock,
-    relay: mpsc::Sender<Vec<OutboxRow>>,
+    random: RandomSource,
+    relay: mpsc::UnboundedSender<Vec<OutboxRow>>,
+    /// Bytes handed over that the relay has not taken yet.
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 /// The relay's end of an [`Outbox`].
 #[derive(Debug)]
-pub struct Handed(pub(crate) mpsc::Receiver<Vec<OutboxRow>>);
+pub struct HandOver {
+    rows: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
 
-/// Messages that are in the outbox once a transaction with their [statement](Added::statement) is
+/// Batches that are in the outbox once a transaction with their [statement](Added::statement) is
 /// committed. Say so with [`Added::committed`] and the relay sends them at once, from memory, without
 /// reading the table.
 #[must_use = "call committed() after the commit, so that the relay need not wait for the lease"]
 #[derive(Debug)]
 pub struct Added {
     rows: Vec<OutboxRow>,
-    relay: mpsc::Sender<Vec<OutboxRow>>,
+    outbox: Outbox,
 }
 
 impl Outbox {
     /// An outbox and the end that its [`Relay`](crate::Relay) reads from.
-    pub fn new(clock: Clock) -> (Self, Handed) {
-        let (relay, handed) = mpsc::channel(HAND_OVER);
-        (Self { clock, relay }, Handed(handed))
+    pub fn new(clock: Clock, random: RandomSource) -> (Self, HandOver) {
+        let (relay, rows) = mpsc::unbounded_channel();
+        let waiting_bytes = Arc::<AtomicUsize>::default();
+        let hand_over = HandOver { rows, waiting_bytes: Arc::clone(&waiting_bytes) };
+        (Self { clock, random, relay, waiting_bytes }, hand_over)
     }
 
-    /// Messages on their way into the outbox: what is to be done about them
-    /// [in the transaction](Added::statement), and [after it](Added::committed).
-    pub fn add(&self, messages: Vec<Message>) -> Added {
+    /// Events on their way into the outbox, a row for each batch of them.
+    pub fn add(&self, outgoing: Outgoing) -> Added {
         let created_at = self.clock.now();
         let lease_ends = created_at.plus(LEASE).micros();
-        let available_at = Timestamp::from_micros(lease_ends - lease_ends.rem_euclid(TICK) + TICK);
-        let row = |message| OutboxRow { available_at, created_at, attempts: 0, message };
-        let rows = each_once(messages).into_iter().map(row).collect();
-        Added { rows, relay: self.relay.clone() }
+        let grid = LEASE_GRID_MICROS;
+        let available_at = Timestamp::from_micros(lease_ends - lease_ends.rem_euclid(grid) + grid);
+        let row = |pack: crate::batch::Pack| {
+            let events = i64::try_from(pack.events).unwrap_or(i64::MAX);
+            let topic = pack.topic.clone();
+            let batch = Batch { id: self.new_id(), topic, body: pack.into_body().into() };
+            OutboxRow { available_at, created_at, attempts: 0, events, batch }
+        };
+        Added { rows: outgoing.packs.into_iter().map(row).collect(), outbox: self.clone() }
+    }
+
+    fn new_id(&self) -> String {
+        new_batch_id(&self.random)
     }
 }
 
-/// Messages without those that repeat one before them. An order that is asked about twice in one
-/// batch is answered twice, with the same event.
-fn each_once(mut messages: Vec<Message>) -> Vec<Message> {
-    let mut ids = HashSet::with_capacity(messages.len());
-    let repeated: Vec<_> = messages.iter().map(|message| !ids.insert(&*message.id)).collect();
-    let mut repeated = repeated.into_iter();
-    messages.retain(|_| repeated.next() != Some(true));
-    messages
+/// A new delivery id.
+pub(crate) fn new_batch_id(random: &RandomSource) -> String {
+    let bits = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
+    Uuid::from_u128(bits).simple().to_string()
 }
 
 impl Added {
@@ -79,37 +96,54 @@ impl Added {
         (!self.rows.is_empty()).then(|| sql::outbox::insert(&self.rows))
     }
 
-    /// What was put there.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.rows.iter().map(|row| &row.message)
-    }
-
-    /// The transaction is committed: hands the messages to the relay.
+    /// The transaction is committed: hands the batches to the relay.
     pub fn committed(self) {
-        if !self.rows.is_empty() && self.relay.try_send(self.rows).is_err() {
-            tracing::debug!("the relay is behind; the sweep will find these messages");
+        if self.rows.is_empty() {
+            return;
+        }
+        let bytes = size_of(&self.rows);
+        let waiting = &self.outbox.waiting_bytes;
+        if waiting.load(Relaxed) > HAND_OVER_BYTES {
+            tracing::debug!("the relay is behind; the sweep will find these batches");
+            return;
+        }
+        waiting.fetch_add(bytes, Relaxed);
+        if self.outbox.relay.send(self.rows).is_err() {
+            waiting.fetch_sub(bytes, Relaxed);
         }
     }
 }
 
-impl Handed {
-    /// The next committed messages: all that wait, up to about `most`. Those whose lease is nearly
-    /// over are left to the sweep, which may already have them.
+fn size_of(rows: &[OutboxRow]) -> usize {
+    rows.iter().map(|row| row.batch.body.len()).sum()
+}
+
+impl HandOver {
+    /// The next committed batches: all that wait, up to about `max_bytes`. Those whose lease is
+    /// nearly over are left to the sweep, which may already have them. Cancel-safe.
     pub(crate) async fn next(
         &mut self,
-        most: usize,
+        max_bytes: usize,
         now: impl Fn() -> Timestamp,
     ) -> Vec<OutboxRow> {
-        let Some(mut rows) = self.0.recv().await else {
+        let Some(mut rows) = self.rows.recv().await else {
             return std::future::pending().await;
         };
-        while rows.len() < most
-            && let Ok(more) = self.0.try_recv()
+        let mut bytes = size_of(&rows);
+        while bytes < max_bytes
+            && let Ok(more) = self.rows.try_recv()
         {
+            bytes += size_of(&more);
             rows.extend(more);
         }
+        self.waiting_bytes.fetch_sub(bytes, Relaxed);
         let late = now().plus(LEASE / 3);
         rows.retain(|row| row.available_at > late);
         rows
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::{Clock, RandomSource, Timestamp};
+use gozon_contract::Timestamp;
 use gozon_store::{Db, Error, Result};
 use tokio::{
     task::JoinHandle,
@@ -21,45 +21,45 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Broker, BrokerError, DeadLetter, Origin,
-    outbox::{Handed, LEASE},
+    BrokerError, Context, DeadLetter, Message, Origin,
+    outbox::{HandOver, LEASE, new_batch_id},
     sql::{
         self,
-        outbox::{Claimed, OutboxRow},
+        outbox::{Claimed, OutboxRow, row_of},
     },
 };
 
-/// The most messages published in one go.
-const BATCH: usize = 1000;
+/// About how many bytes are published in one go.
+const MAX_PUBLISH_BYTES: usize = 1024 * 1024;
+/// The most rows that one sweep takes over.
+const MAX_CLAIMED: usize = 64;
 /// How often the table is swept.
-const SWEEP: Duration = Duration::from_secs(1);
-/// What a pass over the table found need not be looked at again; but for this long, since a
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// What a pass over the table has seen is not looked at again, except for this long, since a
 /// transaction may commit late. A pass that takes longer begins anew.
-const LATE_COMMIT: Duration = Duration::from_secs(10);
-/// Every so many passes look at the whole table all the same.
-const WHOLE_TABLE: u32 = 60;
+const LATE_COMMIT_MARGIN: Duration = Duration::from_secs(10);
+/// One of so many passes looks at the whole table all the same.
+const PASSES_PER_FULL_SCAN: u32 = 60;
 /// How long published rows may stay in the table, so that many are deleted together. In this time
-/// a crash sends them once more, and no longer.
-const LINGER: Duration = Duration::from_millis(100);
-/// How many instants published rows are deleted of in one transaction. A backlog has one each, and
-/// PostgreSQL prepares a statement for each number of them.
-const TOGETHER: usize = 4;
-/// How long a broker may take to answer. They have limits of their own; this one is for what
-/// nobody thought of, since a relay that waits for ever is a shop that stands still.
-const ANSWER: Duration = Duration::from_secs(20);
+/// a crash sends them once more.
+const DELETE_DELAY: Duration = Duration::from_millis(100);
+/// So many published rows are deleted without waiting.
+const MAX_UNDELETED: usize = 100;
+/// The most statements in one transaction that deletes, one for each instant. A backlog has many
+/// instants, and PostgreSQL prepares a statement for each number of them.
+const MAX_DELETE_STATEMENTS: usize = 4;
+/// How long a broker may take to answer. Each has time-outs of its own; this one is for the case
+/// that they fail, since a relay that waits for ever stops the shop.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a relay that is to stop may take to send what it has.
-const STOPPING: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a message that the broker rejects, being able to take others, is tried.
-const ATTEMPTS: i64 = 10;
+const MAX_ATTEMPTS: i64 = 10;
 
 /// Publishes what the outbox of one database holds. Several processes may run one each.
 pub struct Relay {
-    db: Db,
-    broker: Arc<dyn Broker>,
-    clock: Clock,
-    random: RandomSource,
-    service: &'static str,
-    handed: Handed,
+    context: Context,
+    hand_over: HandOver,
     /// Published, but still in the table.
     published: Vec<OutboxRow>,
     /// When they are to be deleted, however few they are.
@@ -71,7 +71,7 @@ pub struct Relay {
     passes: u32,
     low_water: Arc<AtomicI64>,
     failures: u32,
-    answer: Duration,
+    publish_timeout: Duration,
 }
 
 /// A sweep under way. It has a task of its own: while an old snapshot is held open, it has to step
@@ -90,22 +90,11 @@ struct Pass {
 }
 
 impl Relay {
-    /// A relay for the outbox of `service` in `db`.
-    pub fn new(
-        service: &'static str,
-        db: Db,
-        broker: Arc<dyn Broker>,
-        handed: Handed,
-        clock: Clock,
-        random: RandomSource,
-    ) -> Self {
+    /// A relay for the outbox of a service.
+    pub fn new(context: Context, hand_over: HandOver) -> Self {
         Self {
-            db,
-            broker,
-            clock,
-            random,
-            service,
-            handed,
+            context,
+            hand_over,
             published: Vec::new(),
             clear_at: Instant::now(),
             next_sweep: Instant::now(),
@@ -114,14 +103,14 @@ impl Relay {
             passes: 0,
             low_water: Arc::new(AtomicI64::new(0)),
             failures: 0,
-            answer: ANSWER,
+            publish_timeout: PUBLISH_TIMEOUT,
         }
     }
 
     /// The relay, giving up on a broker that has not answered within `limit`: 20 s unless set.
     #[must_use]
     pub fn answer_within(self, limit: Duration) -> Self {
-        Self { answer: limit, ..self }
+        Self { publish_timeout: limit, ..self }
     }
 
     /// No row that is still to be sent became available before this instant (microseconds since
@@ -133,10 +122,10 @@ impl Relay {
     /// Relays until `stop`, and then finishes what is under way and sends what was already handed
     /// over, for at most 5 s.
     pub async fn run(mut self, stop: CancellationToken) {
-        let service = self.service;
+        let service = self.context.service;
         let late = async {
             stop.cancelled().await;
-            sleep(STOPPING).await;
+            sleep(STOP_TIMEOUT).await;
         };
         tokio::select! {
             () = self.relay_until(&stop) => {}
@@ -153,7 +142,7 @@ impl Relay {
             };
             self.relay(batch).await;
         }
-        while !self.handed.0.is_empty() || !self.published.is_empty() {
+        while !self.hand_over.is_empty() || !self.published.is_empty() {
             self.step().await;
         }
     }
@@ -168,27 +157,28 @@ impl Relay {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
-                tracing::warn!(service = self.service, %error, "can't read the outbox");
+                tracing::warn!(service = self.context.service, %error, "can't read the outbox");
                 return self.back_off().await;
             }
         };
-        let clear = self.published.len() >= BATCH || self.clear_at <= Instant::now();
+        let clear = self.published.len() >= MAX_UNDELETED || self.clear_at <= Instant::now();
         let delete = if clear { std::mem::take(&mut self.published) } else { Vec::new() };
-        let (sent, deleted) = tokio::join!(self.publish(batch), delete_all(&self.db, &delete));
+        let (sent, deleted) =
+            tokio::join!(self.publish(batch), delete_all(&self.context.db, &delete));
         let failed = sent.is_err() || deleted.is_err();
         if let Err(error) = deleted {
             // They would only be sent once more, but there is no need to.
-            tracing::warn!(service = self.service, %error, "can't clear the outbox");
+            tracing::warn!(service = self.context.service, %error, "can't clear the outbox");
             self.published.extend(delete);
         }
         match sent {
             Ok(sent) => {
                 if self.published.is_empty() {
-                    self.clear_at = Instant::now() + LINGER;
+                    self.clear_at = Instant::now() + DELETE_DELAY;
                 }
                 self.published.extend(sent);
             }
-            Err(error) => tracing::warn!(service = self.service, %error, "can't publish"),
+            Err(error) => tracing::warn!(service = self.context.service, %error, "can't publish"),
         }
         if failed {
             self.back_off().await;
@@ -203,11 +193,11 @@ impl Relay {
         if self.sweeping.is_none() && self.next_sweep <= Instant::now() {
             self.sweep();
         }
-        let Self { clock, handed, sweeping, .. } = self;
+        let Self { context, hand_over, sweeping, .. } = self;
         tokio::select! {
             biased;
             (pass, claimed) = finished(sweeping) => self.swept(pass, claimed),
-            rows = handed.next(BATCH, || clock.now()) => Ok(rows),
+            rows = hand_over.next(MAX_PUBLISH_BYTES, || context.clock.now()) => Ok(rows),
             () = sleep_until(self.clear_at), if linger => Ok(Vec::new()),
             () = sleep_until(self.next_sweep), if sweeping.is_none() => Ok(Vec::new()),
         }
@@ -216,16 +206,22 @@ impl Relay {
     /// Starts to take over rows whose lease is over.
     fn sweep(&mut self) {
         // Should this fail, what is handed over gets its turn before the next attempt.
-        self.next_sweep = Instant::now() + SWEEP;
-        let now = self.clock.now();
-        let whole = self.passes.is_multiple_of(WHOLE_TABLE);
+        self.next_sweep = Instant::now() + SWEEP_INTERVAL;
+        let now = self.context.clock.now();
+        let whole = self.passes.is_multiple_of(PASSES_PER_FULL_SCAN);
         let start = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
         let anew = Pass { began: now, place: Timestamp::from_micros(start) };
         let pass = self.pass.take().unwrap_or(anew);
-        let db = self.db.clone();
+        let db = self.context.db.clone();
         let task = tokio::spawn(async move {
-            let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+            let mut reader = db.read().await?;
+            if !sql::outbox::is_due(&mut reader, pass.place, now).await? {
+                return Ok(Claimed { rows: Vec::new(), reached: pass.place });
+            }
+            drop(reader);
+            let limit = i64::try_from(MAX_CLAIMED).unwrap_or(i64::MAX);
             let mut tx = db.begin().await?;
+            sql::outbox::adopt(&mut tx, now, limit).await?;
             let claimed =
                 sql::outbox::claim(&mut tx, pass.place, now, now.plus(LEASE), limit).await?;
             tx.commit().await?;
@@ -237,11 +233,11 @@ impl Relay {
     /// What a sweep came to. A full batch means that there may be more: the next one comes at once.
     fn swept(&mut self, pass: Pass, claimed: Result<Claimed>) -> Result<Vec<OutboxRow>> {
         let Claimed { rows, reached } = claimed?;
-        let mut seen = pass.began.minus(LATE_COMMIT);
-        if rows.len() == BATCH {
+        let mut seen = pass.began.minus(LATE_COMMIT_MARGIN);
+        if rows.len() == MAX_CLAIMED {
             self.next_sweep = Instant::now();
             seen = seen.min(reached);
-            if self.clock.now().since(pass.began) < LATE_COMMIT {
+            if self.context.clock.now().since(pass.began) < LATE_COMMIT_MARGIN {
                 self.pass = Some(Pass { place: reached, ..pass });
             }
         }
@@ -250,7 +246,11 @@ impl Relay {
             self.passes = self.passes.wrapping_add(1);
         }
         if !rows.is_empty() {
-            tracing::info!(service = self.service, rows = rows.len(), "took over from the outbox");
+            tracing::info!(
+                service = self.context.service,
+                rows = rows.len(),
+                "took over from the outbox"
+            );
         }
         Ok(rows)
     }
@@ -264,55 +264,68 @@ impl Relay {
             return Ok(batch);
         }
         let started = Instant::now();
-        let messages: Vec<_> = batch.iter().map(|row| row.message.clone()).collect();
-        let answer = timeout(self.answer, self.broker.publish(&messages)).await;
+        let batches: Vec<_> = batch.iter().map(|row| row.batch.clone()).collect();
+        let answer = timeout(self.publish_timeout, self.context.broker.publish(&batches)).await;
         match answer.unwrap_or_else(|_| Err(BrokerError::Away("it does not answer".to_owned()))) {
             Ok(()) => {}
             Err(BrokerError::Rejected { ids, reason }) => {
                 let (refused, sent): (Vec<_>, Vec<_>) =
-                    batch.into_iter().partition(|row| ids.contains(&row.message.id));
+                    batch.into_iter().partition(|row| ids.contains(&row.batch.id));
                 for row in refused {
                     if let Err(error) = self.set_aside(&row, &reason).await {
-                        tracing::warn!(id = row.message.id, %error, "can't postpone a message");
+                        tracing::warn!(id = row.batch.id, %error, "can't postpone a batch");
                     }
                 }
                 batch = sent;
             }
             Err(away) => return Err(away),
         }
-        let now = self.clock.now();
-        metrics::counter!("gozon_outbox_published_total", "service" => self.service)
-            .increment(batch.len() as u64);
-        metrics::histogram!("gozon_publish_seconds", "service" => self.service)
+        let now = self.context.clock.now();
+        metrics::counter!("gozon_outbox_published_total", "service" => self.context.service)
+            .increment(batch.iter().map(|row| row.events.unsigned_abs()).sum());
+        metrics::histogram!("gozon_publish_seconds", "service" => self.context.service)
             .record(started.elapsed().as_secs_f64());
-        let waited = metrics::histogram!("gozon_outbox_wait_seconds", "service" => self.service);
+        let waited =
+            metrics::histogram!("gozon_outbox_wait_seconds", "service" => self.context.service);
         for row in &batch {
             waited.record(now.since(row.created_at).as_secs_f64());
         }
         Ok(batch)
     }
 
-    /// A message that the broker won't take is tried again later, and becomes a dead letter in
-    /// the end; the others go on.
+    /// A batch that the broker won't take is split, until the event at fault is alone; that one is
+    /// tried again later, and becomes a dead letter in the end. The others go on.
     async fn set_aside(&self, row: &OutboxRow, reason: &str) -> Result<()> {
-        let now = self.clock.now();
-        let mut tx = self.db.begin().await?;
+        let now = self.context.clock.now();
+        let mut tx = self.context.db.begin().await?;
         let attempts = row.attempts + 1;
-        if attempts < ATTEMPTS {
-            let wait = Duration::from_millis(100 << row.attempts.min(9));
-            sql::outbox::postpone(&mut tx, row, now.plus(self.random.jitter(wait))).await?;
-        } else if tx.run_all(sql::outbox::delete(std::slice::from_ref(row))).await? == [1] {
-            let letter = DeadLetter {
-                origin: Origin::Outbox,
-                message: row.message.clone(),
-                received_at: row.created_at,
-                attempts,
-                died_at: now,
-                error: format!("the broker rejects it: {reason}").replace('\0', "\u{fffd}"),
+        if row.events > 1 {
+            let split = |message: &Message| {
+                row_of(message, new_batch_id(&self.context.random), row.created_at, now)
             };
-            sql::dead_letters::insert(&mut tx, &letter).await?;
-            metrics::counter!("gozon_dead_letters_total", "service" => self.service).increment(1);
-            tracing::error!(id = row.message.id, reason, "a message became a dead letter");
+            let rows: Vec<_> = row.batch.split().iter().map(split).collect();
+            if tx.run_all(sql::outbox::delete(std::slice::from_ref(row))).await? == [1] {
+                tx.run_all(vec![sql::outbox::insert(&rows)]).await?;
+            }
+        } else if attempts < MAX_ATTEMPTS {
+            let wait = Duration::from_millis(100 << row.attempts.min(9));
+            sql::outbox::postpone(&mut tx, row, now.plus(self.context.random.jitter(wait))).await?;
+        } else if tx.run_all(sql::outbox::delete(std::slice::from_ref(row))).await? == [1] {
+            for message in row.batch.split() {
+                let id = message.id.clone();
+                let letter = DeadLetter {
+                    origin: Origin::Outbox,
+                    message,
+                    received_at: row.created_at,
+                    attempts,
+                    died_at: now,
+                    error: format!("the broker rejects it: {reason}").replace('\0', "\u{fffd}"),
+                };
+                sql::dead_letters::insert(&mut tx, &letter).await?;
+                let labels = [("service", self.context.service)];
+                metrics::counter!("gozon_dead_letters_total", &labels).increment(1);
+                tracing::error!(id, reason, "a message became a dead letter");
+            }
         }
         tx.commit().await
     }
@@ -320,7 +333,7 @@ impl Relay {
     async fn back_off(&mut self) {
         self.failures += 1;
         let wait = Duration::from_millis(50 << self.failures.min(4)).min(Duration::from_secs(1));
-        sleep(self.random.jitter(wait)).await;
+        sleep(self.context.random.jitter(wait)).await;
     }
 }
 
@@ -335,13 +348,11 @@ async fn finished(sweeping: &mut Option<Sweeping>) -> (Pass, Result<Claimed>) {
 }
 
 async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
-    // However many there are: a statement has only so many parameters on SQLite.
-    for rows in rows.chunks(BATCH) {
-        let mut deletes = sql::outbox::delete(rows);
-        while !deletes.is_empty() {
-            let together = deletes.split_off(deletes.len().saturating_sub(TOGETHER));
-            db.at_once().await?.commit_with(together).await?;
-        }
+    let mut deletes = sql::outbox::delete(rows);
+    while !deletes.is_empty() {
+        let rest = deletes.split_off(deletes.len().min(MAX_DELETE_STATEMENTS));
+        db.optimistic().await?.commit(deletes).await?;
+        deletes = rest;
     }
     Ok(())
 }

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use gozon_contract::{Clock, RandomSource};
-use gozon_store::{Db, Result};
+use gozon_store::Result;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::sql;
+use crate::{Context, sql};
 
 /// The most rows deleted in one transaction.
-const BATCH: i64 = 1000;
+const MAX_DELETED: i64 = 1000;
 /// The rest between two batches while there is more to delete: the business comes first.
-const PAUSE: Duration = Duration::from_millis(50);
+const BATCH_PAUSE: Duration = Duration::from_millis(50);
 /// How often to look when there is nothing to delete.
-const LOOK: Duration = Duration::from_mins(1);
+const IDLE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Rows of one table that lose their use with age.
 #[derive(Clone, Copy, Debug)]
@@ -39,42 +38,33 @@ impl Expiring {
 
 /// Deletes expired rows of one database. Any number of processes may run one each.
 pub struct Retention {
-    service: &'static str,
-    db: Db,
+    context: Context,
     expiring: Vec<Expiring>,
-    clock: Clock,
-    random: RandomSource,
 }
 
 impl Retention {
     /// How long inbox marks are kept unless told otherwise.
     pub const INBOX: Duration = Duration::from_hours(7 * 24);
 
-    /// A loop that deletes what is `expiring` in the database of `service`.
-    pub fn new(
-        service: &'static str,
-        db: Db,
-        expiring: Vec<Expiring>,
-        clock: Clock,
-        random: RandomSource,
-    ) -> Self {
-        Self { service, db, expiring, clock, random }
+    /// A loop that deletes what is `expiring` in the database of a service.
+    pub fn new(context: Context, expiring: Vec<Expiring>) -> Self {
+        Self { context, expiring }
     }
 
     /// Deletes until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let wait = match self.step().await {
-                Ok(true) => PAUSE,
-                Ok(false) => LOOK,
+                Ok(true) => BATCH_PAUSE,
+                Ok(false) => IDLE_INTERVAL,
                 Err(error) => {
-                    tracing::debug!(service = self.service, %error, "can't delete expired rows");
-                    LOOK
+                    tracing::debug!(service = self.context.service, %error, "can't delete expired rows");
+                    IDLE_INTERVAL
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(self.random.jitter(wait)) => {}
+                () = sleep(self.context.random.jitter(wait)) => {}
             }
         }
     }
@@ -86,14 +76,14 @@ impl Retention {
     pub async fn step(&self) -> Result<bool> {
         let mut more = false;
         for expiring in &self.expiring {
-            let before = self.clock.now().minus(expiring.keep);
-            let mut tx = self.db.begin().await?;
+            let before = self.context.clock.now().minus(expiring.keep);
+            let mut tx = self.context.db.begin().await?;
             let deleted =
-                tx.query(expiring.delete).bind(before.micros()).bind(BATCH).execute().await?;
+                tx.query(expiring.delete).bind(before.micros()).bind(MAX_DELETED).execute().await?;
             tx.commit().await?;
-            let labels = [("service", self.service), ("table", expiring.table)];
+            let labels = [("service", self.context.service), ("table", expiring.table)];
             metrics::counter!("gozon_expired_rows_total", &labels).increment(deleted);
-            more |= deleted == BATCH.unsigned_abs();
+            more |= deleted == MAX_DELETED.unsigned_abs();
         }
         Ok(more)
     }

@@ -1,14 +1,17 @@
 //! `payment.settled`: move the order on and say so, in one transaction. A repeat changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use gozon_contract::{
     Clock, ORDER_CHANGED, ORDERS_SOURCE, Order, OrderId, OrderStatus, PaymentSettled, Timestamp,
     TraceParent, UserId,
 };
-use gozon_messaging::{Decision, Event, HandleError, Handler, Message};
-use gozon_store::Tx;
+use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
+use gozon_store::Reader;
 
 use crate::{recent::Recent, sql, stream::Hub};
 
@@ -19,65 +22,65 @@ pub(crate) struct ApplyResults {
     pub(crate) hub: Hub,
 }
 
-/// A result, and the trace that it is part of.
-type Traced = (PaymentSettled, Option<TraceParent>);
-
 #[async_trait]
-impl Handler for ApplyResults {
-    async fn handle(
+impl UseCase for ApplyResults {
+    type Command = Received<PaymentSettled>;
+    type Reply = ();
+
+    async fn decide(
         &self,
-        tx: &mut Tx,
-        messages: &[Message],
-        careful: bool,
-    ) -> Result<Decision, HandleError> {
+        reader: &mut Reader,
+        mode: Mode,
+        events: &[&Received<PaymentSettled>],
+    ) -> Result<Decision<()>, Failure> {
         // One order for all instances: they lock the same rows in turn and never in a circle.
-        let mut results: BTreeMap<(UserId, OrderId), Traced> = BTreeMap::new();
-        for message in messages {
-            let event = Event::<PaymentSettled>::read(message)?;
-            let key = (event.data.user_id, event.data.order_id);
-            results.insert(key, (event.data, event.traceparent));
-        }
-        let mut orders = self.recent.take(results.keys().map(|(_, order)| *order));
-        if careful {
-            orders.clear();
-        }
+        let results: BTreeMap<_, _> = events
+            .iter()
+            .map(|event| ((event.data.user_id, event.data.order_id), *event))
+            .collect();
+        let mut orders = match mode {
+            Mode::Optimistic => self.recent.get(results.keys().map(|(_, order)| *order)),
+            Mode::Locking => HashMap::new(),
+        };
         let unknown: Vec<_> =
             results.keys().filter(|(_, order)| !orders.contains_key(order)).copied().collect();
         if !unknown.is_empty() {
-            orders.extend(sql::orders_of(tx, &unknown).await?);
+            orders.extend(sql::orders_of(reader, &unknown).await?);
         }
         let changed = move_on(&orders, results.into_values(), self.clock.now())?;
 
-        let took = metrics::histogram!("gozon_order_settle_seconds");
-        for (order, _) in &changed {
-            took.record(order.updated_at.since(order.created_at).as_secs_f64());
-        }
-        if changed.is_empty() {
-            return Ok(Decision::default());
-        }
+        let mut outgoing = Outgoing::default();
+        changed.iter().for_each(|(order, trace)| outgoing.push(&order_changed(order, *trace)));
+        let writes = if changed.is_empty() { Vec::new() } else { vec![sql::move_orders(&changed)] };
+        let (recent, hub) = (self.recent.clone(), self.hub.clone());
         Ok(Decision {
-            statements: vec![sql::move_orders(&changed)],
-            messages: changed.iter().map(|(order, trace)| order_changed(order, *trace)).collect(),
+            replies: vec![(); events.len()],
+            writes,
+            outgoing,
+            after_commit: Some(Box::new(move || {
+                recent.forget(changed.iter().map(|(order, _)| order.id));
+                let took = metrics::histogram!("gozon_order_settle_seconds");
+                for (order, trace) in &changed {
+                    took.record(order.updated_at.since(order.created_at).as_secs_f64());
+                    hub.settled_here(order, *trace);
+                }
+            })),
         })
-    }
-
-    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
-        sent.for_each(|message| self.hub.settled_here(message));
     }
 }
 
 /// The orders that results move from NEW to where their payment puts them. A result that finds its
 /// order moved already must be a repeat of the one that did it.
-fn move_on(
-    orders: &HashMap<OrderId, Order>,
-    results: impl Iterator<Item = Traced>,
+fn move_on<'a>(
+    orders: &HashMap<OrderId, Arc<Order>>,
+    results: impl Iterator<Item = &'a Received<PaymentSettled>>,
     now: Timestamp,
-) -> Result<Vec<(Order, Option<TraceParent>)>, HandleError> {
+) -> Result<Vec<(Order, Option<TraceParent>)>, Failure> {
     let mut changed = Vec::new();
-    for (result, trace) in results {
-        let (id, user, cancel_reason) = (result.order_id, result.user_id, result.outcome.reason());
+    for Received { data, traceparent } in results {
+        let (id, user, cancel_reason) = (data.order_id, data.user_id, data.outcome.reason());
         let Some(order) = orders.get(&id).filter(|order| order.user_id == user) else {
-            return Err(HandleError::Failed(format!("there is no order {id} of {user}")));
+            return Err(Failure::Refused(format!("there is no order {id} of {user}")));
         };
         let status = match cancel_reason {
             None => OrderStatus::Finished,
@@ -85,11 +88,12 @@ fn move_on(
         };
         if order.status == OrderStatus::New {
             let version = order.version + 1;
-            let order = Order { status, cancel_reason, version, updated_at: now, ..order.clone() };
-            changed.push((order, trace));
+            let order =
+                Order { status, cancel_reason, version, updated_at: now, ..(**order).clone() };
+            changed.push((order, *traceparent));
         } else if (order.status, order.cancel_reason) != (status, cancel_reason) {
             let status = order.status.as_str();
-            return Err(HandleError::Failed(format!(
+            return Err(Failure::Refused(format!(
                 "order {id} is {status}, which contradicts the result"
             )));
         }
@@ -97,9 +101,19 @@ fn move_on(
     Ok(changed)
 }
 
-fn order_changed(order: &Order, trace: Option<TraceParent>) -> Message {
-    let (id, user, time) = (order.id, order.user_id, order.updated_at);
-    Event::about(id, ORDER_CHANGED.name, ORDERS_SOURCE, user, time, trace, order).into_message()
+fn order_changed(
+    order: &Order,
+    traceparent: Option<TraceParent>,
+) -> Event<'static, OrderId, UserId, &Order> {
+    Event {
+        topic: ORDER_CHANGED.name,
+        source: ORDERS_SOURCE,
+        subject: order.id,
+        partition_key: order.user_id,
+        time: order.updated_at,
+        traceparent,
+        data: order,
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +136,7 @@ mod tests {
             updated_at: Timestamp::from_micros(1_763_683_200_130_000),
         };
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
-        let message = order_changed(&order, trace);
+        let message = order_changed(&order, trace).to_message();
         assert_eq!(message.topic, "order.changed");
         assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
         gozon_testkit::frozen(

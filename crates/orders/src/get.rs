@@ -38,8 +38,8 @@ pub(crate) async fn get(
         .ok()
         .and_then(|Path(id)| id.parse().ok())
         .ok_or_else(|| Problem::unreadable("invalid_order_id", "an order's id is a UUID"))?;
-    let mut tx = app.db.read().await.map_err(store_problem)?;
-    let order = sql::find_order(&mut tx, user, id).await.map_err(store_problem)?;
+    let mut reader = app.db.read().await.map_err(store_problem)?;
+    let order = sql::find_order(&mut reader, user, id).await.map_err(store_problem)?;
     order.map(Json).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "order_not_found", "the user has no such order")
     })

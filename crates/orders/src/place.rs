@@ -1,19 +1,21 @@
 //! `POST /orders`: place an order. The order and the request for its payment are one transaction.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use axum::{Extension, extract::State, http::HeaderMap};
 use gozon_contract::{
     Description, Money, ORDERS_SOURCE, Order, OrderId, OrderStatus, PAYMENT_REQUESTED,
-    PaymentRequested, TraceParent,
+    PaymentRequested, TraceParent, UserId,
 };
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem, RequestContext};
-use gozon_messaging::{Event, Message, Outbox};
-use gozon_service::{Decided, IdempotencyKey, UseCase};
-use gozon_store::{Result, Tx};
+use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, UseCase};
+use gozon_service::IdempotencyKey;
+use gozon_store::Reader;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{recent::Recent, service::App, sql};
+use crate::{recent::Recent, service::App, sql, stream::Hub};
 
 /// What to order.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -25,41 +27,65 @@ pub(crate) struct NewOrder {
 }
 
 /// An order to be placed, and the trace that it is part of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Placement {
-    order: Order,
+    order: Arc<Order>,
     trace: TraceParent,
 }
 
 /// Places orders.
 pub(crate) struct PlaceOrders {
-    pub(crate) outbox: Outbox,
     pub(crate) recent: Recent,
+    pub(crate) hub: Hub,
 }
 
 #[async_trait]
 impl UseCase for PlaceOrders {
-    type Request = Placement;
+    type Command = Placement;
+    type Reply = Answer;
 
-    async fn decide(&self, _: &mut Tx, placements: &[Placement]) -> Result<Decided> {
-        let answer = |Placement { order, .. }: &Placement| {
-            Answer::created(order, Some(format!("/orders/{}", order.id)))
-        };
-        self.recent.remember(placements.iter().map(|placed| &placed.order));
-        Ok(Decided {
-            answers: placements.iter().map(answer).collect(),
-            statements: vec![sql::insert_orders(placements.iter().map(|placed| &placed.order))],
-            added: Some(self.outbox.add(placements.iter().map(payment_requested).collect())),
+    async fn decide(
+        &self,
+        _: &mut Reader,
+        _: Mode,
+        placements: &[&Placement],
+    ) -> Result<Decision<Answer>, Failure> {
+        let orders: Vec<_> = placements.iter().map(|placed| Arc::clone(&placed.order)).collect();
+        let traces: Vec<_> = placements.iter().map(|placed| placed.trace).collect();
+        let reply =
+            |order: &Arc<Order>| Answer::created(&**order, Some(format!("/orders/{}", order.id)));
+        let mut outgoing = Outgoing::default();
+        placements.iter().for_each(|placed| outgoing.push(&payment_requested(placed)));
+        Ok(Decision {
+            replies: orders.iter().map(reply).collect(),
+            writes: vec![sql::insert_orders(&orders)],
+            outgoing,
+            after_commit: Some({
+                let (recent, hub) = (self.recent.clone(), self.hub.clone());
+                Box::new(move || {
+                    recent.remember(&orders);
+                    for (order, trace) in orders.iter().zip(traces) {
+                        hub.placed(order, trace);
+                    }
+                })
+            }),
         })
     }
 }
 
-fn payment_requested(placement: &Placement) -> Message {
-    let Order { id, user_id, amount, created_at, .. } = placement.order;
-    let data = PaymentRequested { order_id: id, user_id, amount };
-    let topic = PAYMENT_REQUESTED.name;
-    let trace = Some(placement.trace);
-    Event::about(id, topic, ORDERS_SOURCE, user_id, created_at, trace, data).into_message()
+fn payment_requested(
+    Placement { order, trace }: &Placement,
+) -> Event<'static, OrderId, UserId, PaymentRequested> {
+    let Order { id, user_id, amount, created_at, .. } = **order;
+    Event {
+        topic: PAYMENT_REQUESTED.name,
+        source: ORDERS_SOURCE,
+        subject: id,
+        partition_key: user_id,
+        time: created_at,
+        traceparent: Some(*trace),
+        data: PaymentRequested { order_id: id, user_id, amount },
+    }
 }
 
 /// Place an order
@@ -90,7 +116,7 @@ pub(crate) async fn place(
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     mut fields: Fields,
-) -> std::result::Result<Answered, Problem> {
+) -> Result<Answered, Problem> {
     let amount = fields.money("amount");
     let description = fields.description("description");
     let (amount, description) = fields.finish(amount.zip(description))?;
@@ -109,12 +135,8 @@ pub(crate) async fn place(
         created_at: now,
         updated_at: now,
     };
-    let placement = Placement { order: order.clone(), trace: context.trace };
-    let answered = app.place.submit(user_id, key, placement).await?;
-    if !answered.replayed && matches!(answered.answer, Answer::Done { .. }) {
-        app.hub.placed(&order, context.trace);
-    }
-    Ok(answered)
+    let placement = Placement { order: Arc::new(order), trace: context.trace };
+    app.place.submit(user_id, key, placement).await
 }
 
 #[cfg(test)]
@@ -138,7 +160,7 @@ mod tests {
             updated_at: now,
         };
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
-        let message = payment_requested(&Placement { order, trace });
+        let message = payment_requested(&Placement { order: Arc::new(order), trace }).to_message();
         assert_eq!(message.topic, "payment.requested");
         assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
         gozon_testkit::frozen(

@@ -10,8 +10,8 @@ use gozon_contract::{
     Clock, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic,
 };
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
-use gozon_messaging::{Broker, Inbox, Outbox, Relay};
-use gozon_service::{Stage, Tasks, Writer, attached, service_health, upkeep};
+use gozon_messaging::Broker;
+use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached};
 use gozon_store::{Db, Migration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) random: RandomSource,
-    pub(crate) place: Writer<Placement>,
+    pub(crate) place: GroupCommit<Placement>,
     pub(crate) hub: Hub,
     /// Tells the sockets to end.
     pub(crate) sockets_stop: CancellationToken,
@@ -80,7 +80,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 impl Orders {
     /// Starts the service's loops on a migrated database; they stop with `tasks`.
-    #[allow(clippy::needless_pass_by_value, reason = "the service keeps what it is given")]
     pub fn start(
         db: Db,
         broker: Arc<dyn Broker>,
@@ -89,55 +88,36 @@ impl Orders {
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let (outbox, handed) = Outbox::new(clock.clone());
-        let relay = Relay::new(
+        let (hub, recent) = (Hub::new(limits), Recent::new());
+        let mut wiring = Wiring::new(
             NAME,
             db.clone(),
             Arc::clone(&broker),
-            handed,
             clock.clone(),
             random.clone(),
+            tasks,
         );
-        let (hub, recent) = (Hub::new(limits), Recent::default());
-        let (place, placing) = Writer::new(
-            "orders",
-            db.clone(),
-            clock.clone(),
-            random.clone(),
-            PlaceOrders { outbox: outbox.clone(), recent: recent.clone() },
-            tasks.stop_token(Stage::Writers),
-        );
-        let inbox = Inbox::new(
-            NAME,
+        let place =
+            wiring.group_commit("orders", PlaceOrders { recent: recent.clone(), hub: hub.clone() });
+        wiring.inbox(
             PAYMENT_SETTLED,
-            db.clone(),
-            Arc::clone(&broker),
-            outbox,
-            Arc::new(ApplyResults { clock: clock.clone(), recent, hub: hub.clone() }),
-            clock.clone(),
-            random.clone(),
+            ApplyResults { clock: clock.clone(), recent, hub: hub.clone() },
         );
         let listening = Arc::new(AtomicBool::new(false));
         let listener = stream::listen(
-            Arc::clone(&broker),
+            broker,
             hub.clone(),
             clock.clone(),
             random.clone(),
             Arc::clone(&listening),
             tasks.stop_token(Stage::Inboxes),
         );
-
-        let health = service_health(NAME, &db, &broker)
-            .with(format!("{NAME}.{}", PAYMENT_SETTLED.name), attached(inbox.attached()))
-            .with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
-        let sockets_stop = tasks.stop_token(Stage::Writers);
-
-        tasks.spawn(Stage::Writers, placing);
-        tasks.spawn(Stage::Writers, sockets_closed(hub.clone(), sockets_stop.clone()));
-        upkeep(NAME, &db, relay.low_water(), &clock, &random, tasks);
-        tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
-        tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
-        tasks.spawn(Stage::Inboxes, listener);
+        tasks.spawn(Stage::Inboxes, ORDER_CHANGED.name, listener);
+        let sockets_stop = tasks.stop_token(Stage::Requests);
+        let closing = sockets_closed(hub.clone(), sockets_stop.clone());
+        tasks.spawn(Stage::Requests, "sockets", closing);
+        let health =
+            wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 
         let app = App { db, clock, random: random.clone(), place, hub, sockets_stop };
         let (api, document) = endpoints().split_for_parts();

@@ -1,11 +1,11 @@
 //! All SQL of the orders service.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use gozon_contract::{
     CancelReason, Description, Money, Order, OrderId, OrderStatus, Timestamp, UserId,
 };
-use gozon_store::{Error, Result, Rows, Statement, Tx};
+use gozon_store::{Error, Reader, Result, Rows, Statement, select};
 use uuid::Uuid;
 
 /// A stored value that can't be: somebody else wrote to our table.
@@ -46,9 +46,8 @@ impl TryFrom<RawOrder> for Order {
 }
 
 /// Stores new orders.
-pub(crate) fn insert_orders<'a>(orders: impl Iterator<Item = &'a Order>) -> Statement {
-    let orders: Vec<&Order> = orders.collect();
-    let rows = Rows::of(&orders)
+pub(crate) fn insert_orders(orders: &[Arc<Order>]) -> Statement {
+    let rows = Rows::of(orders)
         .uuid("user_id", |order| order.user_id.uuid())
         .uuid("id", |order| order.id.uuid())
         .int("amount", |order| order.amount.minor())
@@ -68,13 +67,17 @@ pub(crate) fn insert_orders<'a>(orders: impl Iterator<Item = &'a Order>) -> Stat
 }
 
 /// One of a user's orders. Another user's is not found.
-pub(crate) async fn find_order(tx: &mut Tx, user: UserId, id: OrderId) -> Result<Option<Order>> {
-    let raw: Option<RawOrder> = tx
-        .query(
+pub(crate) async fn find_order(
+    reader: &mut Reader,
+    user: UserId,
+    id: OrderId,
+) -> Result<Option<Order>> {
+    let raw: Option<RawOrder> = reader
+        .query(select!(
             "select user_id, id, amount, description, status, cancel_reason, version,
                     created_at, updated_at
-             from orders where user_id = $1 and id = $2",
-        )
+             from orders where user_id = $1 and id = $2"
+        ))
         .bind(user.uuid())
         .bind(id.uuid())
         .fetch_optional()
@@ -95,21 +98,21 @@ pub(crate) struct Filter {
 
 /// Up to `limit` of a user's orders, newest first.
 pub(crate) async fn list_orders(
-    tx: &mut Tx,
+    reader: &mut Reader,
     user: UserId,
     filter: Filter,
     limit: usize,
 ) -> Result<Vec<Order>> {
-    let raw: Vec<RawOrder> = tx
-        .query(
+    let raw: Vec<RawOrder> = reader
+        .query(select!(
             "select user_id, id, amount, description, status, cancel_reason, version,
                     created_at, updated_at
              from orders
              where user_id = $1 and id < $2
                and status = coalesce(cast($3 as text), status)
                and updated_at >= $4
-             order by id desc limit $5",
-        )
+             order by id desc limit $5"
+        ))
         .bind(user.uuid())
         .bind(filter.before.map_or(Uuid::max(), OrderId::uuid))
         .bind(filter.status.map(OrderStatus::as_str))
@@ -123,16 +126,16 @@ pub(crate) async fn list_orders(
 /// The orders with these keys, as far as there are any; locked until the transaction ends, if it
 /// locks.
 pub(crate) async fn orders_of(
-    tx: &mut Tx,
+    reader: &mut Reader,
     keys: &[(UserId, OrderId)],
-) -> Result<HashMap<OrderId, Order>> {
-    let raw: Vec<RawOrder> = tx
-        .query(
+) -> Result<HashMap<OrderId, Arc<Order>>> {
+    let raw: Vec<RawOrder> = reader
+        .query(select!(
             "select orders.user_id, orders.id, orders.amount, orders.description, orders.status,
                     orders.cancel_reason, orders.version, orders.created_at, orders.updated_at
              from {rows} join orders on orders.user_id = rows.user_id and orders.id = rows.id
-             {for_update}",
-        )
+             {for_update}"
+        ))
         .rows(
             Rows::of(keys)
                 .uuid("user_id", |(user, _)| user.uuid())
@@ -141,7 +144,7 @@ pub(crate) async fn orders_of(
         )
         .fetch_all()
         .await?;
-    let read = |raw| Order::try_from(raw).map(|order| (order.id, order));
+    let read = |raw| Order::try_from(raw).map(|order| (order.id, Arc::new(order)));
     raw.into_iter().map(read).collect()
 }
 

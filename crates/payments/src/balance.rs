@@ -30,7 +30,7 @@ pub(crate) async fn balance(
     State(app): State<App>,
     CurrentUser(user): CurrentUser,
 ) -> Result<Json<Account>, Problem> {
-    let mut tx = app.db.read().await.map_err(store_problem)?;
-    let account = sql::find_account(&mut tx, user).await.map_err(store_problem)?;
+    let mut reader = app.db.read().await.map_err(store_problem)?;
+    let account = sql::find_account(&mut reader, user).await.map_err(store_problem)?;
     account.map(Json).ok_or_else(account_not_found)
 }

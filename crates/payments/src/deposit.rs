@@ -7,8 +7,9 @@ use axum::{
 };
 use gozon_contract::{Clock, Money, UserId};
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem};
-use gozon_service::{Decided, IdempotencyKey, UseCase};
-use gozon_store::{Result, Tx};
+use gozon_messaging::{Decision, Failure, Mode, UseCase};
+use gozon_service::IdempotencyKey;
+use gozon_store::Reader;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,20 +34,26 @@ pub(crate) struct Deposits {
 
 #[async_trait]
 impl UseCase for Deposits {
-    type Request = (UserId, Deposit);
+    type Command = (UserId, Deposit);
+    type Reply = Answer;
 
-    async fn decide(&self, tx: &mut Tx, requests: &[(UserId, Deposit)]) -> Result<Decided> {
-        let accounts = sql::accounts_of(tx, requests.iter().map(|(user, _)| *user)).await?;
+    async fn decide(
+        &self,
+        reader: &mut Reader,
+        _: Mode,
+        deposits: &[&(UserId, Deposit)],
+    ) -> Result<Decision<Answer>, Failure> {
+        let accounts = sql::accounts_of(reader, deposits.iter().map(|(user, _)| *user)).await?;
         let now = self.clock.now();
         let mut ledger = Ledger::open(accounts, now);
-        let answers = requests
-            .iter()
-            .map(|(user, deposit)| match ledger.deposit(*user, deposit.amount) {
+        let reply =
+            |(user, deposit): &&(UserId, Deposit)| match ledger.deposit(*user, deposit.amount) {
                 Ok(account) => Answer::ok(&account),
                 Err(refused) => Answer::Refused(refused.into()),
-            })
-            .collect();
-        Ok(Decided { answers, statements: sql::store(&[], &ledger.close(), now), added: None })
+            };
+        let replies = deposits.iter().map(reply).collect();
+        let writes = sql::store(&[], &ledger.close(), now);
+        Ok(Decision { writes, ..Decision::replies(replies) })
     }
 }
 
@@ -90,7 +97,7 @@ pub(crate) async fn deposit(
     CurrentUser(user): CurrentUser,
     headers: HeaderMap,
     mut fields: Fields,
-) -> std::result::Result<Answered, Problem> {
+) -> Result<Answered, Problem> {
     let amount = fields.money("amount");
     let request = Deposit { amount: fields.finish(amount)? };
     let key = IdempotencyKey::of(&headers, "POST /accounts/deposit", &request)?;

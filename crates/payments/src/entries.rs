@@ -33,12 +33,13 @@ pub(crate) async fn entries(
 ) -> Result<Json<Page<Entry>>, Problem> {
     let page = params.page()?;
     let before = page.cursor(read_cursor)?.unwrap_or(i64::MAX);
-    let mut tx = app.db.read().await.map_err(store_problem)?;
-    let entries =
-        sql::list_entries(&mut tx, user, before, page.limit + 1).await.map_err(store_problem)?;
+    let mut reader = app.db.read().await.map_err(store_problem)?;
+    let entries = sql::list_entries(&mut reader, user, before, page.limit + 1)
+        .await
+        .map_err(store_problem)?;
     // An account without entries and no account look alike in the ledger.
     if entries.is_empty()
-        && sql::find_account(&mut tx, user).await.map_err(store_problem)?.is_none()
+        && sql::find_account(&mut reader, user).await.map_err(store_problem)?.is_none()
     {
         return Err(account_not_found());
     }

@@ -162,14 +162,14 @@ impl Ledger {
     /// A repeat that contradicts the payment it repeats.
     pub fn settle(
         &mut self,
-        requests: &[PaymentRequested],
+        requests: &[&PaymentRequested],
         settled: impl IntoIterator<Item = Payment>,
     ) -> Result<Settlement, Contradiction> {
         let mut known: HashMap<OrderId, Payment> =
             settled.into_iter().map(|payment| (payment.order_id, payment)).collect();
         let mut settlement = Settlement { answers: Vec::new(), new: Vec::new() };
         for request in requests {
-            let &PaymentRequested { order_id, user_id, amount } = request;
+            let &&PaymentRequested { order_id, user_id, amount } = request;
             let payment = if let Some(payment) = known.get(&order_id) {
                 if (payment.user_id, payment.amount) != (user_id, amount) {
                     return Err(Contradiction(order_id));

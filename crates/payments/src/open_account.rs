@@ -9,8 +9,9 @@ use axum::{
 };
 use gozon_contract::{Balance, Timestamp, UserId};
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem};
-use gozon_service::{Decided, IdempotencyKey, UseCase};
-use gozon_store::{Result, Tx};
+use gozon_messaging::{Decision, Failure, Mode, UseCase};
+use gozon_service::IdempotencyKey;
+use gozon_store::Reader;
 
 use crate::{ledger::Account, service::App, sql};
 
@@ -26,22 +27,23 @@ pub(crate) struct OpenAccounts;
 
 #[async_trait]
 impl UseCase for OpenAccounts {
-    type Request = OpenAccount;
+    type Command = OpenAccount;
+    type Reply = Answer;
 
-    async fn decide(&self, tx: &mut Tx, requests: &[OpenAccount]) -> Result<Decided> {
-        let users = requests.iter().map(|request| request.user);
-        let existing = sql::accounts_of(tx, users).await?;
+    async fn decide(
+        &self,
+        reader: &mut Reader,
+        _: Mode,
+        commands: &[&OpenAccount],
+    ) -> Result<Decision<Answer>, Failure> {
+        let users = commands.iter().map(|command| command.user);
+        let existing = sql::accounts_of(reader, users).await?;
         let mut have: HashSet<UserId> = existing.iter().map(|account| account.user_id).collect();
         let mut opened = Vec::new();
         // Of two requests for one user in this batch, the first opens the account.
-        let answer = |&OpenAccount { user, now }: &OpenAccount| {
+        let reply = |&&OpenAccount { user, now }: &&OpenAccount| {
             if !have.insert(user) {
-                let detail = "the user has an account already";
-                return Answer::Refused(Problem::new(
-                    StatusCode::CONFLICT,
-                    "account_exists",
-                    detail,
-                ));
+                return Answer::Refused(account_exists());
             }
             let account =
                 Account { user_id: user, balance: Balance::ZERO, version: 1, created_at: now };
@@ -49,11 +51,15 @@ impl UseCase for OpenAccounts {
             opened.push(account);
             answer
         };
-        let answers = requests.iter().map(answer).collect();
-        let statements =
+        let replies = commands.iter().map(reply).collect();
+        let writes =
             if opened.is_empty() { Vec::new() } else { vec![sql::insert_accounts(&opened)] };
-        Ok(Decided { answers, statements, added: None })
+        Ok(Decision { writes, ..Decision::replies(replies) })
     }
+}
+
+fn account_exists() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "account_exists", "the user has an account already")
 }
 
 /// Open an account
@@ -80,7 +86,7 @@ pub(crate) async fn open_account(
     CurrentUser(user): CurrentUser,
     headers: HeaderMap,
     _nothing_is_needed: Option<Fields>,
-) -> std::result::Result<Answered, Problem> {
+) -> Result<Answered, Problem> {
     let key = IdempotencyKey::of(&headers, "POST /accounts", &())?;
     let now = app.clock.now();
     app.open_account.submit(user, key, OpenAccount { user, now }).await

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic, UserId};
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
-use gozon_messaging::{Broker, Inbox, Outbox, Relay};
-use gozon_service::{Stage, Tasks, Writer, attached, service_health, upkeep};
+use gozon_messaging::Broker;
+use gozon_service::{GroupCommit, Tasks, Wiring};
 use gozon_store::{Db, Migration};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -37,8 +37,8 @@ pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED];
 pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) open_account: Writer<OpenAccount>,
-    pub(crate) deposit: Writer<(UserId, Deposit)>,
+    pub(crate) open_account: GroupCommit<OpenAccount>,
+    pub(crate) deposit: GroupCommit<(UserId, Deposit)>,
 }
 
 /// A running payments service.
@@ -71,7 +71,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 impl Payments {
     /// Starts the service's loops on a migrated database; they stop with `tasks`.
-    #[allow(clippy::needless_pass_by_value, reason = "the service keeps what it is given")]
     pub fn start(
         db: Db,
         broker: Arc<dyn Broker>,
@@ -79,47 +78,12 @@ impl Payments {
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let (outbox, handed) = Outbox::new(clock.clone());
-        let relay = Relay::new(
-            NAME,
-            db.clone(),
-            Arc::clone(&broker),
-            handed,
-            clock.clone(),
-            random.clone(),
-        );
-        let settle = Arc::new(Settle { clock: clock.clone() });
-        let inbox = Inbox::new(
-            NAME,
-            PAYMENT_REQUESTED,
-            db.clone(),
-            Arc::clone(&broker),
-            outbox,
-            settle,
-            clock.clone(),
-            random.clone(),
-        );
-        let stop = || tasks.stop_token(Stage::Writers);
-        let (open_account, opening) = Writer::new(
-            "accounts",
-            db.clone(),
-            clock.clone(),
-            random.clone(),
-            OpenAccounts,
-            stop(),
-        );
-        let deposits = Deposits { clock: clock.clone() };
-        let (deposit, depositing) =
-            Writer::new("deposits", db.clone(), clock.clone(), random.clone(), deposits, stop());
-
-        let health = service_health(NAME, &db, &broker)
-            .with(format!("{NAME}.{}", PAYMENT_REQUESTED.name), attached(inbox.attached()));
-
-        tasks.spawn(Stage::Writers, opening);
-        tasks.spawn(Stage::Writers, depositing);
-        upkeep(NAME, &db, relay.low_water(), &clock, &random, tasks);
-        tasks.spawn(Stage::Relays, relay.run(tasks.stop_token(Stage::Relays)));
-        tasks.spawn(Stage::Inboxes, inbox.run(tasks.stop_token(Stage::Inboxes)));
+        let mut wiring =
+            Wiring::new(NAME, db.clone(), broker, clock.clone(), random.clone(), tasks);
+        let open_account = wiring.group_commit("accounts", OpenAccounts);
+        let deposit = wiring.group_commit("deposits", Deposits { clock: clock.clone() });
+        wiring.inbox(PAYMENT_REQUESTED, Settle { clock: clock.clone() });
+        let health = wiring.start();
 
         let app = App { db, clock, open_account, deposit };
         let (api, document) = endpoints().split_for_parts();

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use gozon_contract::{
-    Clock, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
-    TraceParent,
+    Clock, OrderId, PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, Timestamp,
+    TraceParent, UserId,
 };
-use gozon_messaging::{Decision, Event, HandleError, Handler, Message};
-use gozon_store::Tx;
+use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
+use gozon_store::Reader;
 
 use crate::{
     ledger::{Ledger, Payment},
@@ -15,55 +15,68 @@ use crate::{
 
 /// Settles payment requests.
 ///
-/// Hardly ever is one of them settled already: the inbox knows repeats, and only those that it has
-/// forgotten come this far. So a batch is decided as if none were; the key of `payments` says
-/// whether that was right. If not, nothing of the batch is kept, and a careful attempt looks first.
+/// Hardly ever is one of them settled already: the inbox recognises repeats, and only those that it
+/// has forgotten come this far. So in optimistic mode a batch is decided as if none were; the key of
+/// `payments` says whether that was right.
 pub(crate) struct Settle {
     pub(crate) clock: Clock,
 }
 
 #[async_trait]
-impl Handler for Settle {
-    async fn handle(
-        &self,
-        tx: &mut Tx,
-        messages: &[Message],
-        careful: bool,
-    ) -> Result<Decision, HandleError> {
-        let now = self.clock.now();
-        let mut requests = Vec::with_capacity(messages.len());
-        let mut traces = Vec::with_capacity(messages.len());
-        for message in messages {
-            let event = Event::<PaymentRequested>::read(message)?;
-            requests.push(event.data);
-            traces.push(event.traceparent);
-        }
+impl UseCase for Settle {
+    type Command = Received<PaymentRequested>;
+    type Reply = ();
 
+    async fn decide(
+        &self,
+        reader: &mut Reader,
+        mode: Mode,
+        events: &[&Received<PaymentRequested>],
+    ) -> Result<Decision<()>, Failure> {
+        let now = self.clock.now();
+        let requests: Vec<_> = events.iter().map(|event| &event.data).collect();
         let users = requests.iter().map(|request| request.user_id);
-        let mut ledger = Ledger::open(sql::accounts_of(tx, users).await?, now);
-        let stored = if careful { sql::find_payments(tx, &requests).await? } else { Vec::new() };
+        let mut ledger = Ledger::open(sql::accounts_of(reader, users).await?, now);
+        let stored = match mode {
+            Mode::Optimistic => Vec::new(),
+            Mode::Locking => sql::find_payments(reader, &requests).await?,
+        };
         let settlement = ledger
             .settle(&requests, stored)
-            .map_err(|contradiction| HandleError::Failed(contradiction.to_string()))?;
+            .map_err(|contradiction| Failure::Refused(contradiction.to_string()))?;
 
         // A repeat is answered too: should the first answer be lost, this one heals it.
-        let answers = settlement.answers.iter().zip(traces);
+        let mut outgoing = Outgoing::default();
+        for (payment, event) in settlement.answers.iter().zip(events) {
+            outgoing.push(&settled(payment, now, event.traceparent));
+        }
+        let new = settlement.new.len() as u64;
         Ok(Decision {
-            statements: sql::store(&settlement.new, &ledger.close(), now),
-            messages: answers.map(|(payment, trace)| settled(payment, now, trace)).collect(),
+            replies: vec![(); events.len()],
+            writes: sql::store(&settlement.new, &ledger.close(), now),
+            outgoing,
+            after_commit: Some(Box::new(move || {
+                metrics::counter!("gozon_payments_settled_total").increment(new);
+            })),
         })
-    }
-
-    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
-        metrics::counter!("gozon_payments_settled_total").increment(sent.count() as u64);
     }
 }
 
-fn settled(payment: &Payment, now: Timestamp, trace: Option<TraceParent>) -> Message {
+fn settled(
+    payment: &Payment,
+    time: Timestamp,
+    traceparent: Option<TraceParent>,
+) -> Event<'static, OrderId, UserId, PaymentSettled> {
     let &Payment { order_id, user_id, outcome, .. } = payment;
-    let data = PaymentSettled { order_id, user_id, outcome };
-    let topic = PAYMENT_SETTLED.name;
-    Event::about(order_id, topic, PAYMENTS_SOURCE, user_id, now, trace, data).into_message()
+    Event {
+        topic: PAYMENT_SETTLED.name,
+        source: PAYMENTS_SOURCE,
+        subject: order_id,
+        partition_key: user_id,
+        time,
+        traceparent,
+        data: PaymentSettled { order_id, user_id, outcome },
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +102,7 @@ mod tests {
                 outcome,
             };
             let now = Timestamp::from_micros(1_763_683_200_127_000);
-            let message = settled(&payment, now, trace);
+            let message = settled(&payment, now, trace).to_message();
             assert_eq!(message.topic, "payment.settled");
             assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
             gozon_testkit::frozen(file, &gozon_testkit::pretty(&message.body));

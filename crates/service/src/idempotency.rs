@@ -3,15 +3,15 @@
 
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
+use async_trait::async_trait;
 use axum::http::{HeaderMap, StatusCode};
 use gozon_contract::{Timestamp, UserId};
-use gozon_messaging::Expiring;
-use gozon_store::{Migration, Result, Rows, Statement, Tx};
+use gozon_http::{Answer, Problem};
+use gozon_messaging::{Done, Expiring, Guard};
+use gozon_store::{Migration, Reader, Result, Rows, Statement, select};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
-
-use gozon_http::{Answer, Problem};
 
 /// The table of a service that takes idempotency keys.
 pub const MIGRATIONS: &[Migration] = &[Migration {
@@ -42,11 +42,11 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// The code of the answer to a key that was used for another request.
-    pub(crate) const REUSED: &str = "idempotency_key_reused";
-
     /// The request's `Idempotency-Key`, if it has one. `operation` (such as `POST /orders`) and
     /// `request`, as it was understood, tell whether a later request is the same.
+    ///
+    /// # Panics
+    /// If `request` is no JSON value.
     ///
     /// # Errors
     /// 400 `invalid_idempotency_key` unless it is 1 to 255 visible ASCII characters, given once.
@@ -67,7 +67,7 @@ impl IdempotencyKey {
         };
         let mut hash = Sha256::new();
         hash.update(operation.as_bytes());
-        hash.update(serde_json::to_vec(request).unwrap_or_default());
+        hash.update(serde_json::to_vec(request).expect("a request is a JSON value"));
         let fingerprint = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
@@ -75,60 +75,87 @@ impl IdempotencyKey {
         Ok(Some(Self { key: key.to_owned(), fingerprint }))
     }
 
-    /// The answer to a request with this key that comes after one with the key `first`.
-    pub(crate) fn replay(&self, first: &Self, answer: &Answer) -> Answer {
+    /// How a request with this key was done, given the key and the answer that are stored.
+    fn replay(&self, first: &Self, answer: &Answer) -> Done<Answer> {
         if self.fingerprint == first.fingerprint {
-            return answer.clone();
+            return Done { replies: vec![answer.clone()], repeated: true };
         }
         let detail = "this Idempotency-Key was already used for another request";
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Answer::Refused(Problem::new(status, Self::REUSED, detail))
+        let refused = Answer::Refused(Problem::new(status, "idempotency_key_reused", detail));
+        Done { replies: vec![refused], repeated: false }
+    }
+}
+
+/// The guard of a request: the user's key, if there is one.
+#[derive(Debug)]
+pub(crate) struct Keyed {
+    pub user: UserId,
+    pub key: Option<IdempotencyKey>,
+}
+
+#[async_trait]
+impl Guard for Keyed {
+    type Reply = Answer;
+    type Key = (UserId, String);
+
+    fn key(&self) -> Option<(UserId, String)> {
+        Some((self.user, self.key.as_ref()?.key.clone()))
     }
 
-    /// What it is known by: the user and the key.
-    pub(crate) fn name(&self, user: UserId) -> (UserId, String) {
-        (user, self.key.clone())
+    async fn find(reader: &mut Reader, guards: &[&Self]) -> Result<Vec<Option<Done<Answer>>>> {
+        let keys: Vec<_> = guards.iter().filter_map(|guard| guard.key()).collect();
+        let stored = if keys.is_empty() { HashMap::new() } else { find(reader, &keys).await? };
+        let replay = |guard: &&Self| {
+            let (first, answer) = stored.get(&guard.key()?)?;
+            Some(guard.key.as_ref()?.replay(first, answer))
+        };
+        Ok(guards.iter().map(replay).collect())
+    }
+
+    fn mark(done: &[(&Self, &[Answer])], now: Timestamp) -> Vec<Statement> {
+        let keyed = |(guard, replies): &(&Self, &[Answer])| {
+            Some((guard.user, guard.key.clone()?, replies.first()?.clone()))
+        };
+        let answers: Vec<_> = done.iter().filter_map(keyed).collect();
+        if answers.is_empty() { Vec::new() } else { vec![keep(answers, now)] }
     }
 }
 
 /// Which of these keys were used before, with what, and the answers given then.
-pub(crate) async fn find(
-    tx: &mut Tx,
-    keys: &[(UserId, IdempotencyKey)],
+async fn find(
+    reader: &mut Reader,
+    keys: &[(UserId, String)],
 ) -> Result<HashMap<(UserId, String), (IdempotencyKey, Answer)>> {
-    let wanted = Rows::of(keys)
-        .uuid("user_id", |(user, _)| user.uuid())
-        .text("key", |(_, key)| key.key.clone())
-        .done();
-    let found: Vec<(Uuid, String, String, String)> = tx
-        .query(
+    let wanted =
+        Rows::of(keys).uuid("user_id", |(user, _)| user.uuid()).text("key", |(_, key)| key.clone());
+    let found: Vec<(Uuid, String, String, String)> = reader
+        .query(select!(
             "select user_id, key, fingerprint, answer from idempotency_keys
-             where (user_id, key) in (select user_id, key from {rows})",
-        )
-        .rows(wanted)
+             where (user_id, key) in (select user_id, key from {rows})"
+        ))
+        .rows(wanted.done())
         .fetch_all()
         .await?;
     let read = |(user, key, fingerprint, answer): (Uuid, String, String, String)| {
         let answer =
             serde_json::from_str(&answer).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        let key = IdempotencyKey { key, fingerprint };
-        Ok((key.name(user.into()), (key, answer)))
+        Ok(((user.into(), key.clone()), (IdempotencyKey { key, fingerprint }, answer)))
     };
     found.into_iter().map(read).collect()
 }
 
 /// Keeps the answers given to these keys. A key taken in the meantime is a conflict.
-pub(crate) fn keep(
-    mut answers: Vec<(UserId, IdempotencyKey, Answer)>,
-    now: Timestamp,
-) -> Statement {
+fn keep(mut answers: Vec<(UserId, IdempotencyKey, Answer)>, now: Timestamp) -> Statement {
     // One order for all instances, or two with the same keys could deadlock.
     answers.sort_by(|a, b| (a.0, &a.1.key).cmp(&(b.0, &b.1.key)));
     let rows = Rows::of(&answers)
         .uuid("user_id", |(user, ..)| user.uuid())
         .text("key", |(_, key, _)| key.key.clone())
         .text("fingerprint", |(_, key, _)| key.fingerprint.clone())
-        .text("answer", |(.., answer)| serde_json::to_string(answer).unwrap_or_default())
+        .text("answer", |(.., answer)| {
+            serde_json::to_string(answer).expect("an answer is a JSON value")
+        })
         .done();
     Statement::new(
         "insert into idempotency_keys (user_id, key, fingerprint, answer, created_at)

@@ -14,6 +14,10 @@ pub fn store_problem(error: Error) -> Problem {
             tracing::warn!(cause, "gave up after conflicts");
             Problem::unavailable("too much is happening at once; try again")
         }
+        Error::Locked(cause) => {
+            tracing::warn!(cause, "gave up waiting for a lock");
+            Problem::unavailable("somebody else holds a lock on this; try again")
+        }
         Error::Other(_) => Problem::internal(&error),
     }
 }

@@ -1,5 +1,8 @@
-//! The loops of a process, and the order in which they stop.
+//! The loops of a process: the order in which they stop, and what happens when one fails.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// When a loop stops, once the process takes no more requests. Each stage is complete before the
@@ -7,17 +10,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Answers what was accepted.
-    Writers,
+    Requests,
     /// Sends what was committed; whoever receives it is still there.
     Relays,
     /// Finishes what was received.
     Inboxes,
 }
 
-/// The loops of a process.
-#[derive(Debug, Default)]
+/// The loops of a process. Clones are the same loops.
+#[derive(Clone, Debug, Default)]
 pub struct Tasks {
     stages: [(CancellationToken, TaskTracker); 3],
+    failed: CancellationToken,
 }
 
 impl Tasks {
@@ -26,9 +30,33 @@ impl Tasks {
         self.stages[stage as usize].0.clone()
     }
 
-    /// Runs a loop that ends when its stage's token is cancelled.
-    pub fn spawn(&self, stage: Stage, task: impl Future<Output = ()> + Send + 'static) {
-        self.stages[stage as usize].1.spawn(task);
+    /// Runs a loop that ends when its stage's token is cancelled. If it ends before, or panics, the
+    /// process can't do its work any more, and says so through [`Tasks::failed`].
+    pub fn spawn(
+        &self,
+        stage: Stage,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (stop, tracker) = &self.stages[stage as usize];
+        let (stop, failed) = (stop.clone(), self.failed.clone());
+        tracker.spawn(async move {
+            let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
+            if panicked || !stop.is_cancelled() {
+                tracing::error!(
+                    task = name,
+                    panicked,
+                    "a loop has ended; this process must end too"
+                );
+                failed.cancel();
+            }
+        });
+    }
+
+    /// Cancelled when a loop has ended that should not have: the process is to end, so that whoever
+    /// supervises it starts it anew.
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
     }
 
     /// Stops every loop, stage by stage.
@@ -38,5 +66,29 @@ impl Tasks {
             tracker.close();
             tracker.wait().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_fails_the_process() {
+        let tasks = Tasks::default();
+        let stop = tasks.stop_token(Stage::Relays);
+        tasks.spawn(Stage::Relays, "good", async move { stop.cancelled().await });
+        assert!(!tasks.failed().is_cancelled());
+        tasks.spawn(Stage::Requests, "bad", async { panic!("as the test wants it") });
+        tasks.failed().cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn loops_that_stop_when_told_are_no_failure() {
+        let tasks = Tasks::default();
+        let stop = tasks.stop_token(Stage::Inboxes);
+        tasks.spawn(Stage::Inboxes, "good", async move { stop.cancelled().await });
+        tasks.stop().await;
+        assert!(!tasks.failed().is_cancelled());
     }
 }

@@ -1,67 +1,78 @@
 //! Opening a database by its URL.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, Executor as _, SqlitePool,
+    Executor as _,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use crate::{
-    Result, Tx,
-    session::{FRESH, SIGN_OF_LIFE, Sessions, within},
+    Reader, Result, Tx, Work,
+    session::{Pool, Sessions, Suspicion},
 };
 
 /// How long a caller waits for a free connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The settings of a session, each said `set …` when a connection is made and `set local …` when a
+/// transaction that may write begins: behind a transaction pooler that may be on another connection.
+///
+/// Plans: tables that go from empty to millions of rows within a minute would be stuck with the
+/// generic plan made for the empty table, so a batch gets a plan of its own. All that we write or
+/// look up is found by its key, in batches that are small beside their tables. The planner believes
+/// in statistics that may be a minute old, when the table was empty; it would then read the whole
+/// table for each batch. So it is left no other plan than by the key.
+///
+/// Limits, kept by the server even when this process is gone: who waits for a lock for longer than
+/// `lock_timeout` leaves those rows for later, so that the other rows of its batch need not wait;
+/// a statement or transaction of a process that is frozen or cut off ends, and its locks with it.
+macro_rules! settings {
+    ($set:literal) => {
+        concat!(
+            $set,
+            " plan_cache_mode = force_custom_plan; ",
+            $set,
+            " enable_seqscan = off; ",
+            $set,
+            " enable_hashjoin = off; ",
+            $set,
+            " enable_mergejoin = off; ",
+            $set,
+            " lock_timeout = '250ms'; ",
+            $set,
+            " statement_timeout = '25s'; ",
+            $set,
+            " idle_in_transaction_session_timeout = '30s'"
+        )
+    };
+}
+
 /// What each connection to PostgreSQL is told when it is made.
-///
-/// Tables that go from empty to millions of rows within a minute would be stuck with the generic
-/// plan made for the empty table; a batch is worth a plan of its own.
-///
-/// All that we write or look up is found by its key, in batches that are small beside their tables.
-/// The planner believes in statistics that may be a minute old, when the table was empty or no order
-/// was waiting; it then reads the whole table for each batch, or compares each row of it with each
-/// of the batch. So it is left no other plan than by the key.
-///
-/// A process that is frozen or cut off while it holds locks must not hold up the others for ever.
-const SETTINGS: &str = "set plan_cache_mode = force_custom_plan; \
-                        set enable_seqscan = off; set enable_hashjoin = off; \
-                        set enable_mergejoin = off; \
-                        set idle_in_transaction_session_timeout = '30s'";
+const SETTINGS: &str = settings!("set");
 
-/// How a transaction that may write begins on PostgreSQL. It says the settings again: behind a
-/// transaction pooler it may be on another connection than the one that was told.
-const WRITE: &str = "begin; set local plan_cache_mode = force_custom_plan; \
-                     set local idle_in_transaction_session_timeout = '30s'; \
-                     set local enable_seqscan = off; set local enable_hashjoin = off; \
-                     set local enable_mergejoin = off";
+/// How a transaction that may write begins on PostgreSQL.
+const WRITE: &str = concat!("begin; ", settings!("set local"));
 
-/// How one that only reads does. It may read all there is.
+/// How one that only reads begins. It may read all there is, for as long as it takes.
 const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
                         set local plan_cache_mode = force_custom_plan; \
                         set local enable_seqscan = on; set local enable_hashjoin = on; \
                         set local enable_mergejoin = on; \
+                        set local lock_timeout = 0; set local statement_timeout = 0; \
                         set local idle_in_transaction_session_timeout = 0";
 
 /// How long a statement on SQLite waits for another process to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A database: a pool of connections. Clones share it.
+/// A database: its connections. Clones share them.
 #[derive(Clone)]
-pub struct Db(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    Postgres(Sessions),
-    /// SQLite has one writer at a time: a pool of one queues them fairly, where several
-    /// connections would poll for the file's lock.
-    Sqlite {
-        write: SqlitePool,
-        read: SqlitePool,
-    },
+pub struct Db {
+    /// On SQLite a pool of one: it has one writer at a time, and a pool queues them fairly where
+    /// several connections would poll for the file's lock.
+    write: Sessions,
+    read: Sessions,
 }
 
 /// A database URL that can't be used.
@@ -93,24 +104,23 @@ impl Db {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| InvalidUrl { reason: error.to_string() })?
             .application_name("gozon");
+        let suspicion = Arc::<Suspicion>::default();
+        let judge = Arc::clone(&suspicion);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // To ask each one first would cost a round trip per transaction.
+            // To ping each one first would cost a round trip per transaction.
             .test_before_acquire(false)
-            .before_acquire(|connection, seen| {
-                Box::pin(async move {
-                    if seen.idle_for > FRESH {
-                        within(SIGN_OF_LIFE, connection.ping()).await?;
-                    }
-                    Ok(true)
-                })
+            .before_acquire(move |connection, seen| {
+                let judge = Arc::clone(&judge);
+                Box::pin(async move { judge.admits(connection, seen).await })
             })
             .after_connect(|connection, _| {
                 Box::pin(async move { connection.execute(SETTINGS).await.map(drop) })
             })
             .connect_lazy_with(options);
-        Ok(Self(Kind::Postgres(Sessions::new(pool))))
+        let sessions = Sessions::new(Pool::Postgres(pool), suspicion);
+        Ok(Self { write: sessions.clone(), read: sessions })
     }
 
     fn sqlite(path: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
@@ -135,16 +145,18 @@ impl Db {
             .statement_cache_capacity(500)
             .row_buffer_size(1024)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
+        let sessions = |connections, options| {
+            let pool = SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .test_before_acquire(false)
+                .connect_lazy_with(options);
+            Sessions::new(Pool::Sqlite(pool), Arc::default())
         };
-        Ok(Self(Kind::Sqlite {
-            write: pool(1).connect_lazy_with(options.clone()),
-            read: pool(connections.max(1)).connect_lazy_with(options.pragma("query_only", "on")),
-        }))
+        Ok(Self {
+            write: sessions(1, options.clone()),
+            read: sessions(connections.max(1), options.pragma("query_only", "on")),
+        })
     }
 
     /// Begins a transaction that may write. On SQLite it takes the writer's place at once
@@ -153,60 +165,54 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(match &self.0 {
-            Kind::Postgres(sessions) => Tx::postgres(sessions.begin(WRITE).await?),
-            Kind::Sqlite { write, .. } => Tx::sqlite(write.begin_with("begin immediate").await?),
-        })
+        Ok(Tx::new(self.begin_write().await?))
     }
 
-    /// For a transaction that reads, decides and writes all at once, in [`Tx::commit_with`]. On
-    /// PostgreSQL it locks nothing and begins nothing until then: what it writes must say for itself,
-    /// by unique keys and by [how many rows it changes](crate::Statement::expecting), that what was
-    /// read is still so. Reading, and writing with all it takes to be durable, are a trip each, where
-    /// a transaction that locks takes five. Under contention that one is better, since its turn
-    /// comes. On SQLite, where there are no trips, this is [`Db::begin`].
+    /// Work that reads, decides and writes all at once. On PostgreSQL reading, and writing with all
+    /// it takes to be durable, are a trip each, where a transaction that locks takes five. On SQLite,
+    /// where there are no trips, this is [`Db::locking`].
     ///
     /// This is optimistic concurrency control, after H. T. Kung and J. T. Robinson,
     /// "On Optimistic Methods for Concurrency Control", 1981.
     ///
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
-    pub async fn at_once(&self) -> Result<Tx> {
-        match &self.0 {
-            Kind::Postgres(sessions) => Ok(Tx::postgres_at_once(sessions.at_once().await?)),
-            Kind::Sqlite { .. } => self.begin().await,
+    pub async fn optimistic(&self) -> Result<Work> {
+        if !self.write.is_postgres() {
+            return self.locking().await;
         }
+        Ok(Work::new(Reader::new(self.write.likely_alive().await?, false)))
+    }
+
+    /// Work that keeps locked what it reads `{for_update}`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
+    pub async fn locking(&self) -> Result<Work> {
+        Ok(Work::new(self.begin_write().await?))
+    }
+
+    async fn begin_write(&self) -> Result<Reader> {
+        let (begin, locks) =
+            if self.write.is_postgres() { (WRITE, true) } else { ("begin immediate", false) };
+        Ok(Reader::new(self.write.begin(begin).await?, locks))
     }
 
     /// A connection for single statements that only read.
     ///
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
-    pub async fn read(&self) -> Result<Tx> {
-        Ok(match &self.0 {
-            Kind::Postgres(sessions) => Tx::postgres_at_once(sessions.alive().await?),
-            Kind::Sqlite { read, .. } => Tx::sqlite_read(read.acquire().await?),
-        })
+    pub async fn read(&self) -> Result<Reader> {
+        Ok(Reader::new(self.read.pinged().await?, false))
     }
 
     /// Begins a transaction that only reads and sees one state of the database throughout.
     ///
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
-    pub async fn snapshot(&self) -> Result<Tx> {
-        Ok(match &self.0 {
-            Kind::Postgres(sessions) => Tx::postgres(sessions.begin(SNAPSHOT).await?),
-            Kind::Sqlite { read, .. } => Tx::sqlite(read.begin_with("begin").await?),
-        })
-    }
-
-    /// How far apart batches of transactions had better [begin](crate::Pace). On SQLite each is
-    /// cheap: there is no way to a server and back.
-    pub(crate) fn gap(&self) -> Duration {
-        match &self.0 {
-            Kind::Postgres(_) => Duration::from_millis(20),
-            Kind::Sqlite { .. } => Duration::ZERO,
-        }
+    pub async fn snapshot(&self) -> Result<Reader> {
+        let begin = if self.read.is_postgres() { SNAPSHOT } else { "begin" };
+        Ok(Reader::new(self.read.begin(begin).await?, false))
     }
 
     /// Asks the database for a sign of life.
@@ -214,27 +220,19 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when it gives none.
     pub async fn ping(&self) -> Result<()> {
-        self.read().await?.query("select 1").fetch_one::<(i32,)>().await.map(drop)
+        self.read().await?.query(crate::select!("select 1")).fetch_one::<(i32,)>().await.map(drop)
     }
 
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
-        match &self.0 {
-            Kind::Postgres(sessions) => sessions.close().await,
-            Kind::Sqlite { write, read } => {
-                read.close().await;
-                write.close().await;
-            }
-        }
+        self.read.close().await;
+        self.write.close().await;
     }
 }
 
 impl fmt::Debug for Db {
     /// The kind only: a URL may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Kind::Postgres(_) => "Db(PostgreSQL)",
-            Kind::Sqlite { .. } => "Db(SQLite)",
-        })
+        f.write_str(if self.write.is_postgres() { "Db(PostgreSQL)" } else { "Db(SQLite)" })
     }
 }

@@ -1,92 +1,125 @@
-//! What can go wrong with a database, sorted by what the caller can do about it.
+//! What can go wrong with a database, sorted by whose fault it is and what the caller can do.
+//!
+//! | kind | whose fault | what to do |
+//! |---|---|---|
+//! | [`Error::Conflict`] | another transaction's, which was faster | run the same transaction again |
+//! | [`Error::Locked`] | another transaction's, which holds a lock | leave these rows for later |
+//! | [`Error::Unavailable`] | the environment's: server, network, disk, rights, tables | wait until it is mended |
+//! | [`Error::Other`] | the data's | give up on this input |
+//!
+//! The data's faults are a short list, and everything unknown is the environment's: an input that is
+//! given up on by mistake is lost, while one that waits by mistake is seen and mended.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gozon_contract::RandomSource;
 
 /// The result of a database call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A database error, sorted by what to do about it.
-#[derive(Debug, thiserror::Error)]
+/// A database error, sorted by what to do about it. Clones share the cause.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The database can't be reached, is starting or is shutting down. Whether a commit that was
-    /// under way took effect is not known. Try again later.
+    /// The database can't do its work now: it can't be reached, is starting, is full or read-only,
+    /// refuses us, or its tables are not what this program expects. Whether a commit that was under
+    /// way took effect is not known. Try again later.
     #[error("the database is away: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// Another transaction was in the way (serialization failure, deadlock, a unique key taken in
     /// the meantime). Nothing was done; the same transaction may well succeed if run again.
     #[error("another transaction was in the way: {0}")]
     Conflict(String),
-    /// Anything else: the statement or its data is wrong. Nothing was done.
+    /// Somebody holds a lock on a row or table for longer than the server lets us wait. Nothing was
+    /// done.
+    #[error("a row or table is locked: {0}")]
+    Locked(String),
+    /// The data is wrong: it breaks a constraint or can't be stored. Nothing was done.
     #[error("database: {0}")]
-    Other(#[source] sqlx::Error),
+    Other(#[source] Arc<sqlx::Error>),
 }
 
 impl Error {
-    /// A conflict that the caller saw for itself, such as a row count that is not the expected one.
+    /// A conflict that the caller found, such as a row count that is not the expected one.
     pub fn conflict(what: &str) -> Self {
         Self::Conflict(what.to_owned())
     }
 
-    /// Whether the database is away.
+    /// Whether it is the environment's fault, so that waiting is all that helps.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether what the server had prepared for its connections is no longer valid: tables were
+    /// changed under a running process, or a transaction pooler mixed up its connections.
+    pub(crate) fn invalidates_prepared(&self) -> bool {
+        match self {
+            Self::Conflict(_) | Self::Locked(_) => false,
+            Self::Unavailable(error) | Self::Other(error) => match &**error {
+                sqlx::Error::Database(said) => {
+                    let code = said.code().unwrap_or_default();
+                    matches!(&*code, "0A000" | "26000" | "42P05" | "42804" | "42883" | "42703")
+                }
+                sqlx::Error::ColumnDecode { .. } => true,
+                _ => false,
+            },
+        }
     }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Self::Unavailable(error),
-            sqlx::Error::Database(said) => {
-                let code = said.code().unwrap_or_default();
-                if is_conflict(&code) || said.is_unique_violation() {
-                    Self::Conflict(said.to_string())
-                } else if is_away(&code) {
-                    Self::Unavailable(error)
-                } else {
-                    Self::Other(error)
-                }
+        let fault = match &error {
+            sqlx::Error::Database(said) if said.is_unique_violation() => Fault::Conflict,
+            sqlx::Error::Database(said) => fault_of(&said.code().unwrap_or_default()),
+            // A value that this program can't make sense of, or that the database can't hold.
+            sqlx::Error::Decode(_) | sqlx::Error::Encode(_) | sqlx::Error::RowNotFound => {
+                Fault::Data
             }
-            _ => Self::Other(error),
+            _ => Fault::Environment,
+        };
+        match fault {
+            Fault::Conflict => Self::Conflict(error.to_string()),
+            Fault::Lock => Self::Locked(error.to_string()),
+            Fault::Data => Self::Other(Arc::new(error)),
+            Fault::Environment => Self::Unavailable(Arc::new(error)),
         }
     }
 }
 
-/// PostgreSQL's `serialization_failure`, `deadlock_detected` and `lock_not_available`, and
-/// `division_by_zero`, which is how a statement there says that it did not change as many rows as
-/// [expected](crate::Statement::expecting); SQLite's `BUSY`, `LOCKED` and `PROTOCOL`.
-fn is_conflict(code: &str) -> bool {
-    matches!(code, "40001" | "40P01" | "55P03" | "22012")
-        || matches!(sqlite_primary(code), Some(5 | 6 | 15))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Conflict,
+    Lock,
+    Data,
+    Environment,
 }
 
-/// PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown, start-up, crash), 58 (its
-/// system, and how some poolers say that the server is gone), a commit of which it is not known
-/// whether it took effect (40003), a statement or transaction that took longer than its server
-/// allows (57014, 25P03, 25P04), and read-only replicas left over from a fail-over (25006); SQLite's
-/// `NOMEM`, `IOERR`, `FULL` and `CANTOPEN`.
-fn is_away(code: &str) -> bool {
-    let class = |class| code.len() == 5 && code.starts_with(class);
-    class("08")
-        || class("53")
-        || class("57P")
-        || class("58")
-        || matches!(code, "40003" | "57014" | "25P03" | "25P04" | "25006")
-        || matches!(sqlite_primary(code), Some(7 | 10 | 13 | 14))
-}
-
-/// SQLite's primary result code: the low byte of the extended one. PostgreSQL's codes all have
-/// five characters, SQLite's fewer.
-fn sqlite_primary(code: &str) -> Option<u32> {
-    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
+/// Sorts the codes of both databases: PostgreSQL's have five characters
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), SQLite's are shorter numbers
+/// (<https://www.sqlite.org/rescode.html>).
+fn fault_of(code: &str) -> Fault {
+    if code.len() == 5 {
+        return match code {
+            // serialization_failure, deadlock_detected, and division_by_zero: how a statement says
+            // that it did not change as many rows as it was expected to.
+            "40001" | "40P01" | "22012" => Fault::Conflict,
+            // lock_not_available: `lock_timeout` has passed.
+            "55P03" => Fault::Lock,
+            // untranslatable_character: the database's encoding can't hold our texts.
+            "22P05" => Fault::Environment,
+            // data_exception, integrity_constraint_violation, with_check_option_violation.
+            _ if ["22", "23", "44"].iter().any(|class| code.starts_with(class)) => Fault::Data,
+            _ => Fault::Environment,
+        };
+    }
+    // The low byte of SQLite's extended code is its primary one.
+    match code.parse::<u32>().map(|code| code & 0xff) {
+        // BUSY, LOCKED, PROTOCOL.
+        Ok(5 | 6 | 15) => Fault::Conflict,
+        // TOOBIG, CONSTRAINT, MISMATCH, RANGE.
+        Ok(18 | 19 | 20 | 25) => Fault::Data,
+        _ => Fault::Environment,
+    }
 }
 
 /// Counts the attempts of one transaction and waits a little, with jitter, between them.
@@ -98,7 +131,7 @@ pub struct Retry<'a> {
 
 impl<'a> Retry<'a> {
     /// How often a transaction that keeps meeting conflicts is run, in all.
-    const ATTEMPTS: u32 = 10;
+    const MAX_ATTEMPTS: u32 = 10;
 
     /// No attempt made yet.
     pub fn new(random: &'a RandomSource) -> Self {
@@ -110,7 +143,7 @@ impl<'a> Retry<'a> {
     /// random.
     pub async fn again(&mut self, error: &Error) -> bool {
         self.attempt += 1;
-        if !matches!(error, Error::Conflict(_)) || self.attempt >= Self::ATTEMPTS {
+        if !matches!(error, Error::Conflict(_)) || self.attempt >= Self::MAX_ATTEMPTS {
             return false;
         }
         let wait = Duration::from_millis(1 << self.attempt.min(7)).min(Duration::from_millis(100));
@@ -124,18 +157,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_both_databases_are_told_apart() {
-        for conflict in ["40001", "40P01", "55P03", "22012", "5", "6", "261", "517", "262"] {
-            assert!(is_conflict(conflict) && !is_away(conflict), "{conflict}");
-        }
-        for away in [
-            "08006", "40003", "58000", "53100", "57P01", "57P03", "57014", "25006", "10", "522",
-            "13", "14",
+    fn codes_are_sorted_by_whose_fault_they_are() {
+        for (fault, codes) in [
+            (Fault::Conflict, &["40001", "40P01", "22012", "5", "6", "261", "517", "262"][..]),
+            (Fault::Lock, &["55P03"]),
+            (Fault::Data, &["22003", "22021", "23502", "23505", "23514", "19", "275", "18", "20"]),
+            (
+                Fault::Environment,
+                &[
+                    // Connection, resources, shutdown, system.
+                    "08006", "53100", "53300", "57P01", "57P03", "58000", "XX000",
+                    // A commit of unknown outcome, time-outs, a read-only server.
+                    "40003", "57014", "25P03", "25P04", "25006", "25P02",
+                    // No entry, no such database, not accepting connections.
+                    "28000", "28P01", "3D000", "55000",
+                    // Changed tables and rights, plans and statements that a pooler lost.
+                    "0A000", "26000", "42P05", "42P01", "42703", "42804", "42501", "22P05",
+                    // SQLite: ERROR (no such table), IOERR, FULL, CANTOPEN, READONLY, CORRUPT.
+                    "1", "10", "522", "13", "14", "8", "1032", "11", "",
+                ],
+            ),
         ] {
-            assert!(is_away(away) && !is_conflict(away), "{away}");
-        }
-        for other in ["23505", "42P01", "22021", "2067", "1", "", "00005"] {
-            assert!(!is_away(other) && !is_conflict(other), "{other}");
+            for code in codes {
+                assert_eq!(fault_of(code), fault, "{code}");
+            }
         }
     }
 }

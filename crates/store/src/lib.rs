@@ -2,8 +2,8 @@
 //! embedded default, chosen by URL. Everything above writes one SQL text for both.
 //!
 //! What is the same on both: `$1` placeholders, `on conflict`, `returning`, `update … from`, row
-//! values, UUIDs, 64-bit integers, texts. What differs is written as a placeholder that [`Query`]
-//! fills in:
+//! values, UUIDs, 64-bit integers, texts. What differs is written as a placeholder that is filled in
+//! when the statement runs:
 //!
 //! | in the text | PostgreSQL | SQLite |
 //! |---|---|---|
@@ -11,25 +11,29 @@
 //! | `x {among}` | `x = any ($2)` | `x in (?, …)` |
 //! | `{for_update}` | `for update` | nothing: the one writer holds the file |
 //! | `{skip_locked}` | `for update skip locked` | nothing |
+//! | `{each_event}` | `, json_array_elements(… body …) as event(value)` | `, json_each(… body …) as event` |
 //!
 //! `{rows}` is a table to insert from or to join. To look up keys, `{among}` is better: with it
 //! PostgreSQL's planner can't begin at the other end, with a table that it believes to be empty.
+//!
+//! `{each_event}`, after a table in `from`, joins each row with the JSON objects in its `body`, which is
+//! an array of them or one alone.
 //!
 //! Instants are stored as `bigint` microseconds since the epoch, which both read alike.
 
 mod connect;
 mod error;
 mod migrate;
-mod pace;
-mod query;
+mod reader;
 mod rows;
 mod session;
+mod statement;
 mod tx;
 
 pub use connect::{Db, InvalidUrl};
 pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
-pub use pace::Pace;
-pub use query::{Arg, FromRow, Query, Statement};
+pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
-pub use tx::Tx;
+pub use statement::{Arg, Statement};
+pub use tx::{Tx, Work};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::{Db, Error, Result, tx::Connection};
+use crate::{Db, Error, Result, session::Connection};
 
 /// One step of a component's tables. Steps are only ever added, and each must leave the previous
 /// version of the program working (expand first, contract a release later).
@@ -19,6 +19,9 @@ pub struct Migration {
     /// The step's statements on SQLite.
     pub sqlite: &'static str,
 }
+
+/// Migrations wait for locks and take their time.
+const NO_TIME_LIMITS: &str = "set local lock_timeout = 0; set local statement_timeout = 0";
 
 /// Any number that other programs on the same server are unlikely to lock.
 const LOCK: &str = "select pg_advisory_xact_lock(7215390241)";
@@ -52,6 +55,7 @@ pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
 async fn in_one_transaction(db: &Db, steps: &[Migration]) -> Result<()> {
     let mut tx = db.begin().await?;
     if let Connection::Postgres(connection) = tx.connection() {
+        sqlx::raw_sql(NO_TIME_LIMITS).execute(&mut *connection).await?;
         sqlx::raw_sql(LOCK).execute(connection).await?;
     }
     tx.query(

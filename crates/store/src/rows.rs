@@ -25,6 +25,7 @@ enum Column {
     Int(Vec<i64>),
     Text(Vec<String>),
     MaybeText(Vec<Option<String>>),
+    Bytes(Vec<Vec<u8>>),
 }
 
 impl Column {
@@ -34,6 +35,7 @@ impl Column {
             Self::Uuid(_) | Self::MaybeUuid(_) => "uuid",
             Self::Int(_) => "bigint",
             Self::Text(_) | Self::MaybeText(_) => "text",
+            Self::Bytes(_) => "bytea",
         }
     }
 }
@@ -116,6 +118,7 @@ impl Rows {
                 Column::Int(values) => arguments.add(values),
                 Column::Text(values) => arguments.add(values),
                 Column::MaybeText(values) => arguments.add(values),
+                Column::Bytes(values) => arguments.add(values),
             }
             .map_err(sqlx::Error::Encode)?;
         }
@@ -132,6 +135,7 @@ impl Rows {
                     Column::Int(values) => arguments.add(values[row]),
                     Column::Text(values) => arguments.add(take(&mut values[row])),
                     Column::MaybeText(values) => arguments.add(values[row].take()),
+                    Column::Bytes(values) => arguments.add(take(&mut values[row])),
                 }
                 .map_err(sqlx::Error::Encode)?;
             }
@@ -181,6 +185,13 @@ impl<T> RowsOf<'_, T> {
     #[must_use]
     pub fn maybe_text(self, name: &'static str, value: impl Fn(&T) -> Option<String>) -> Self {
         let column = Column::MaybeText(self.items.iter().map(value).collect());
+        self.column(name, column)
+    }
+
+    /// A column of raw bytes.
+    #[must_use]
+    pub fn bytes(self, name: &'static str, value: impl Fn(&T) -> Vec<u8>) -> Self {
+        let column = Column::Bytes(self.items.iter().map(value).collect());
         self.column(name, column)
     }
 

@@ -1,150 +1,276 @@
-//! A connection to PostgreSQL for as long as one caller has it.
+//! One connection for as long as one caller has it.
 //!
-//! A server that is shut down says so; one that is frozen or cut off just never answers, and TCP
-//! gives up only after a quarter of an hour. So every wait has a limit here, and a connection that
-//! did not keep to it is closed and not given to anybody else.
+//! A server that is shut down says so; one that is frozen or cut off never answers, and TCP gives up
+//! only after a quarter of an hour. So every wait has a limit here, and a connection that did not
+//! keep to it, or that the environment failed on, is closed and not given to anybody else.
 
 use std::{
     future::Future,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
-use tokio::{runtime::Handle, time::timeout};
+use sqlx::{
+    Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    pool::{PoolConnection, PoolConnectionMetadata},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
-/// The longest that a statement may take. Ours take milliseconds.
-pub(crate) const STATEMENT: Duration = Duration::from_secs(30);
+use crate::Error;
 
-/// The longest that one may take which nothing was asked before: the server may not be there.
-pub(crate) const LOOK: Duration = Duration::from_secs(10);
-
+/// The longest that a statement of a transaction may take. Ours take milliseconds.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that the first statement on a connection may take: the server may be gone.
+pub(crate) const FIRST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a server takes to answer a statement that costs it nothing.
-pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that was idle for longer than this is pinged before it is used.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(1);
 
-/// A connection that was idle for longer than this is asked for a sign of life before it is used.
-pub(crate) const FRESH: Duration = Duration::from_secs(1);
-
-/// The connections to a server. Clones share them.
+/// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Sessions {
-    pool: PgPool,
-    /// How many more connections are to be asked for a sign of life, since one has failed.
-    doubtful: Arc<AtomicU32>,
+    pool: Pool,
+    suspicion: Arc<Suspicion>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Pool {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+}
+
+/// What an error on one connection says about the others of its pool.
+#[derive(Default)]
+pub(crate) struct Suspicion {
+    /// Number of connections still to be pinged before use, because one has failed.
+    pings_due: AtomicU32,
+    /// Connections opened before this instant are closed instead of used: what the server has
+    /// prepared for them is no longer valid.
+    discard_before: Mutex<Option<Instant>>,
+}
+
+impl Suspicion {
+    /// Decides whether an idle connection may be used. To be called by the pool.
+    pub(crate) async fn admits<C: sqlx::Connection>(
+        &self,
+        connection: &mut C,
+        seen: PoolConnectionMetadata,
+    ) -> sqlx::Result<bool> {
+        let discard_before = *self.discard_before.lock().unwrap_or_else(PoisonError::into_inner);
+        if discard_before.is_some_and(|instant| instant.elapsed() < seen.age) {
+            return Ok(false);
+        }
+        if seen.idle_for > IDLE_BEFORE_PING {
+            within(PING_TIMEOUT, connection.ping()).await?;
+        }
+        Ok(true)
+    }
 }
 
 /// A connection, in a transaction or for single statements. Dropped within a transaction, it is
 /// rolled back.
 pub(crate) struct Session {
     /// `None` only while it is dropped.
-    connection: Option<PoolConnection<Postgres>>,
-    /// Whether a transaction is open, or a statement was given up.
+    connection: Option<Pooled>,
+    in_transaction: bool,
+    /// Whether a statement may still be under way, or has failed.
     unsettled: bool,
+    /// Whether the connection must not be used again.
+    broken: bool,
     sessions: Sessions,
 }
 
+enum Pooled {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+/// The connection of a [`Session`].
+pub(crate) enum Connection<'a> {
+    Postgres(&'a mut PgConnection),
+    Sqlite(&'a mut SqliteConnection),
+}
+
 impl Sessions {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool, doubtful: Arc::default() }
+    pub(crate) fn new(pool: Pool, suspicion: Arc<Suspicion>) -> Self {
+        Self { pool, suspicion }
     }
 
-    /// Begins a transaction with `statement` on the first connection that is alive. After a
-    /// restart of the server the pool is full of dead ones; each shows itself here, before
-    /// anything was done, and is closed.
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.pool, Pool::Postgres(_))
+    }
+
+    /// Begins a transaction with `statement` on the first connection that is alive. After a restart
+    /// of the server the pool is full of dead ones; each shows itself here, before anything was
+    /// done, and is closed.
     pub(crate) async fn begin(&self, statement: &'static str) -> sqlx::Result<Session> {
-        let mut dead = 0;
+        let mut failures = 0;
         loop {
             let mut session = self.acquire().await?;
-            session.unsettled = true;
-            let begin = sqlx::raw_sql(statement).execute(session.connection());
-            match within(SIGN_OF_LIFE, begin).await {
-                Ok(_) => return Ok(session),
-                Err(error) => session.give_up(error, &mut dead)?,
-            }
-        }
-    }
-
-    /// A connection that is alive, for single statements.
-    pub(crate) async fn alive(&self) -> sqlx::Result<Session> {
-        let mut dead = 0;
-        loop {
-            let mut session = self.acquire().await?;
-            session.unsettled = true;
-            match within(SIGN_OF_LIFE, session.connection().ping()).await {
+            (session.unsettled, session.in_transaction) = (true, true);
+            match within(self.begin_timeout(), session.run(statement)).await {
                 Ok(()) => {
                     session.unsettled = false;
                     return Ok(session);
                 }
-                Err(error) => session.give_up(error, &mut dead)?,
+                Err(error) => session.discard_after(error, &mut failures)?,
+            }
+        }
+    }
+
+    /// A connection that has just answered, for single statements.
+    pub(crate) async fn pinged(&self) -> sqlx::Result<Session> {
+        let mut failures = 0;
+        loop {
+            let mut session = self.acquire().await?;
+            if !self.is_postgres() {
+                return Ok(session);
+            }
+            session.unsettled = true;
+            match within(PING_TIMEOUT, session.ping()).await {
+                Ok(()) => {
+                    session.unsettled = false;
+                    return Ok(session);
+                }
+                Err(error) => session.discard_after(error, &mut failures)?,
             }
         }
     }
 
     /// A connection that is most likely alive, without a trip to the server to be sure: it was used
     /// a moment ago, and no other has failed since.
-    pub(crate) async fn at_once(&self) -> sqlx::Result<Session> {
-        let one_less = |doubtful: u32| doubtful.checked_sub(1);
-        match self.doubtful.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
-            Ok(_) => self.alive().await,
+    pub(crate) async fn likely_alive(&self) -> sqlx::Result<Session> {
+        let one_less = |due: u32| due.checked_sub(1);
+        let due = &self.suspicion.pings_due;
+        match due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
+            Ok(_) => self.pinged().await,
             Err(_) => self.acquire().await,
         }
     }
 
-    async fn acquire(&self) -> sqlx::Result<Session> {
-        let connection = Some(self.pool.acquire().await?);
-        Ok(Session { connection, unsettled: false, sessions: self.clone() })
+    /// SQLite may have to wait for another process that writes.
+    fn begin_timeout(&self) -> Duration {
+        if self.is_postgres() { PING_TIMEOUT } else { STATEMENT_TIMEOUT }
     }
 
-    fn most(&self) -> u32 {
-        self.pool.options().get_max_connections()
+    async fn acquire(&self) -> sqlx::Result<Session> {
+        let connection = match &self.pool {
+            Pool::Postgres(pool) => Pooled::Postgres(pool.acquire().await?),
+            Pool::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
+        };
+        Ok(Session {
+            connection: Some(connection),
+            in_transaction: false,
+            unsettled: false,
+            broken: false,
+            sessions: self.clone(),
+        })
+    }
+
+    fn max_connections(&self) -> u32 {
+        match &self.pool {
+            Pool::Postgres(pool) => pool.options().get_max_connections(),
+            Pool::Sqlite(pool) => pool.options().get_max_connections(),
+        }
     }
 
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        match &self.pool {
+            Pool::Postgres(pool) => pool.close().await,
+            Pool::Sqlite(pool) => pool.close().await,
+        }
     }
 }
 
 impl Session {
-    /// Closes a connection that does not answer. There can be as many as the pool may hold; when
-    /// one more fails, or one did not answer at all, the server itself is away.
-    fn give_up(mut self, error: sqlx::Error, dead: &mut u32) -> sqlx::Result<()> {
-        if let Some(mut connection) = self.connection.take() {
-            connection.close_on_drop();
+    async fn run(&mut self, statement: &'static str) -> sqlx::Result<()> {
+        match self.connection() {
+            Connection::Postgres(connection) => {
+                sqlx::raw_sql(statement).execute(connection).await.map(drop)
+            }
+            Connection::Sqlite(connection) => {
+                sqlx::raw_sql(statement).execute(connection).await.map(drop)
+            }
         }
-        *dead += 1;
+    }
+
+    async fn ping(&mut self) -> sqlx::Result<()> {
+        match self.connection() {
+            Connection::Postgres(connection) => connection.ping().await,
+            Connection::Sqlite(connection) => connection.ping().await,
+        }
+    }
+
+    /// Closes a connection that failed before anything was done on it. There can be as many as the
+    /// pool may hold; when one more fails, or one did not answer at all, the server itself is away.
+    fn discard_after(mut self, error: sqlx::Error, failures: &mut u32) -> sqlx::Result<()> {
+        self.broken = true;
+        *failures += 1;
         let silent =
             matches!(&error, sqlx::Error::Io(said) if said.kind() == io::ErrorKind::TimedOut);
-        if silent || *dead > self.sessions.most() { Err(error) } else { Ok(()) }
+        let refused = matches!(&error, sqlx::Error::Database(_));
+        if silent || refused || *failures > self.sessions.max_connections() {
+            Err(error)
+        } else {
+            Ok(())
+        }
     }
 
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("the connection is there until the session is dropped")
-    }
-
-    /// The connection may be in the middle of something: look before it is used again.
-    pub(crate) fn suspect(&mut self) {
+    /// The connection, for one statement. Should its caller not wait for the answer, it is looked
+    /// at before its next use.
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
         self.unsettled = true;
+        match self
+            .connection
+            .as_mut()
+            .expect("the connection is there until the session is dropped")
+        {
+            Pooled::Postgres(connection) => Connection::Postgres(connection),
+            Pooled::Sqlite(connection) => Connection::Sqlite(connection),
+        }
     }
 
-    /// The statement that was under way is answered.
-    pub(crate) fn settled(&mut self) {
+    /// The longest that a statement which reads may take.
+    pub(crate) fn limit(&self) -> Duration {
+        if self.in_transaction { STATEMENT_TIMEOUT } else { FIRST_STATEMENT_TIMEOUT }
+    }
+
+    /// Takes note of how a statement ended: what its failure says about this connection and the
+    /// others.
+    pub(crate) fn ended<T>(&mut self, result: &crate::Result<T>) {
         self.unsettled = false;
+        let Err(error) = result else { return };
+        let suspicion = &self.sessions.suspicion;
+        if error.invalidates_prepared() {
+            self.broken = true;
+            *suspicion.discard_before.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Instant::now());
+        }
+        if error.is_unavailable() {
+            // The state of its transaction is not known; on SQLite a failed commit leaves one open.
+            self.broken = true;
+            let due = 2 * self.sessions.max_connections();
+            suspicion.pings_due.store(due, Ordering::Relaxed);
+        }
     }
 
-    /// The server did not answer as it should: other connections may be dead too, however recently
-    /// they were used.
-    pub(crate) fn doubt_all(&self) {
-        self.sessions.doubtful.store(2 * self.sessions.most(), Ordering::Relaxed);
-    }
-
-    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
-        if self.unsettled {
-            within(STATEMENT, sqlx::raw_sql("commit").execute(self.connection())).await?;
-            self.unsettled = false;
+    /// Ends the transaction, if one is open, and makes it durable.
+    pub(crate) async fn commit(mut self) -> crate::Result<()> {
+        if self.in_transaction {
+            self.unsettled = true;
+            let committed = within(STATEMENT_TIMEOUT, self.run("commit")).await;
+            let committed = committed.map_err(Error::from);
+            self.ended(&committed);
+            committed?;
+            self.in_transaction = false;
         }
         Ok(())
     }
@@ -160,17 +286,43 @@ pub(crate) async fn within<T>(
     })
 }
 
+impl Pooled {
+    fn close_on_drop(&mut self) {
+        match self {
+            Self::Postgres(connection) => connection.close_on_drop(),
+            Self::Sqlite(connection) => connection.close_on_drop(),
+        }
+    }
+
+    async fn rollback(&mut self) -> sqlx::Result<()> {
+        const ROLLBACK: &str = "rollback";
+        match self {
+            Self::Postgres(connection) => {
+                sqlx::raw_sql(ROLLBACK).execute(&mut **connection).await.map(drop)
+            }
+            Self::Sqlite(connection) => {
+                sqlx::raw_sql(ROLLBACK).execute(&mut **connection).await.map(drop)
+            }
+        }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if !self.unsettled {
+        if self.broken {
+            return connection.close_on_drop();
+        }
+        if !self.unsettled && !self.in_transaction {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return connection.close_on_drop() };
+        let without_transaction = !self.in_transaction && !self.sessions.is_postgres();
         runtime.spawn(async move {
-            // Waits for a statement that was abandoned half-way too.
-            let rollback = sqlx::raw_sql("rollback").execute(&mut *connection);
-            if within(SIGN_OF_LIFE, rollback).await.is_err() {
+            // Waits for a statement that was abandoned half-way too. SQLite calls a rollback
+            // without a transaction an error.
+            let ended = within(PING_TIMEOUT, connection.rollback()).await;
+            if ended.is_err() && !without_transaction {
                 connection.close_on_drop();
             }
         });

@@ -1,108 +1,38 @@
-//! A transaction, or a connection to read from, on either database.
+//! Writing: a transaction, and a unit of work that may do without one until it writes.
 
-use std::time::Duration;
-
-use sqlx::{PgConnection, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
-
-use crate::{
-    Error, Query, Result, Statement,
-    session::{LOOK, STATEMENT, Session},
-};
+use crate::{Query, Reader, Result, Statement, session::Connection};
 
 /// A transaction on either database. Dropped without [`Tx::commit`], it is rolled back.
-pub struct Tx {
-    inner: Inner,
-    /// Whether a statement has failed.
-    failed: bool,
-}
-
-enum Inner {
-    Postgres(Session),
-    /// No transaction is open: what is written is one statement, which is one by itself.
-    PostgresAtOnce(Session),
-    Sqlite(Transaction<'static, Sqlite>),
-    SqliteRead(PoolConnection<Sqlite>),
-}
-
-/// The connection under a transaction.
-pub(crate) enum Connection<'a> {
-    Postgres(&'a mut PgConnection),
-    Sqlite(&'a mut SqliteConnection),
-}
+pub struct Tx(Reader);
 
 impl Tx {
-    fn new(inner: Inner) -> Self {
-        Self { inner, failed: false }
-    }
-
-    pub(crate) fn postgres(session: Session) -> Self {
-        Self::new(Inner::Postgres(session))
-    }
-
-    pub(crate) fn postgres_at_once(session: Session) -> Self {
-        Self::new(Inner::PostgresAtOnce(session))
-    }
-
-    pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
-        Self::new(Inner::Sqlite(tx))
-    }
-
-    pub(crate) fn sqlite_read(connection: PoolConnection<Sqlite>) -> Self {
-        Self::new(Inner::SqliteRead(connection))
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self(reader)
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {
-        match &mut self.inner {
-            Inner::Postgres(session) => Connection::Postgres(session.connection()),
-            Inner::PostgresAtOnce(session) => {
-                // Should nobody wait for the answer, it is looked at before its next use.
-                session.suspect();
-                Connection::Postgres(session.connection())
-            }
-            Inner::Sqlite(tx) => Connection::Sqlite(tx),
-            Inner::SqliteRead(connection) => Connection::Sqlite(connection),
-        }
+        self.0.connection()
     }
 
-    /// Whether rows that are read for an update stay locked until the end.
-    pub(crate) fn locks(&self) -> bool {
-        matches!(self.inner, Inner::Postgres(_))
+    /// The transaction, for one that may only read.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.0
     }
 
-    /// The longest that a statement which reads may take.
-    pub(crate) fn limit(&self) -> Duration {
-        if matches!(self.inner, Inner::PostgresAtOnce(_)) { LOOK } else { STATEMENT }
-    }
-
-    /// Without a transaction, a statement that writes would be durable by itself.
-    pub(crate) fn may_run(&self, sql: &str) -> Result<()> {
-        let reads = ["select", "show"].iter().any(|word| sql.trim_start().starts_with(word));
-        if matches!(self.inner, Inner::PostgresAtOnce(_)) && !reads {
-            let why = "what is written at once goes with the commit";
-            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
-        }
-        Ok(())
-    }
-
-    /// Passes on what a statement came to, remembering whether it failed.
-    pub(crate) fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
-        match (&result, &mut self.inner) {
-            (Ok(_), Inner::PostgresAtOnce(session)) => session.settled(),
-            (Err(error), Inner::Postgres(session) | Inner::PostgresAtOnce(session)) => {
-                session.suspect();
-                if error.is_unavailable() {
-                    session.doubt_all();
-                }
-            }
-            _ => {}
-        }
-        self.failed |= result.is_err();
-        result
-    }
-
-    /// Starts a statement; see the [crate's placeholders](crate).
+    /// Starts a statement that reads or writes; see the [crate's placeholders](crate).
     pub fn query(&mut self, sql: &'static str) -> Query<'_> {
-        Query::new(self, sql)
+        self.0.run(sql)
+    }
+
+    /// Runs statements that change rows, without `returning`, and do not depend on each other; how
+    /// many rows each of them changed. On PostgreSQL they go there and back together, as parts of
+    /// one statement: in small batches the trips cost more than the work.
+    ///
+    /// # Errors
+    /// As the database says; [`Error::Conflict`] if one did not change as many rows as
+    /// [expected](Statement::expecting).
+    pub async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<u64>> {
+        self.0.run_all(statements).await
     }
 
     /// Makes everything since `begin` durable.
@@ -110,35 +40,37 @@ impl Tx {
     /// # Errors
     /// After [`Error::Unavailable`] it is not known whether the commit took effect; after any
     /// other error it did not. A transaction of which a statement failed can't be committed, even
-    /// if the caller made nothing of it: PostgreSQL would answer `commit` with a rollback and call
-    /// that a success.
+    /// if the caller ignored that.
     pub async fn commit(self) -> Result<()> {
-        self.may_commit()?;
-        match self.inner {
-            Inner::Postgres(session) => session.commit().await?,
-            Inner::Sqlite(tx) => tx.commit().await?,
-            Inner::PostgresAtOnce(_) | Inner::SqliteRead(_) => {}
-        }
-        Ok(())
+        self.0.commit().await
+    }
+}
+
+/// A unit of work: read, decide, and write everything together with the commit.
+///
+/// An [optimistic](crate::Db::optimistic) one locks nothing and begins nothing until it commits, and
+/// what it writes must say, by unique keys and by [how many rows it changes](Statement::expecting),
+/// that what was read is still so. A [locking](crate::Db::locking) one keeps locked what it reads
+/// `{for_update}`, so that its turn comes however many others want the same rows.
+pub struct Work(Reader);
+
+impl Work {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self(reader)
     }
 
-    /// Runs statements as [`Tx::run_all`] does, and makes them durable together with everything
-    /// since `begin`. After [`Db::at_once`](crate::Db::at_once) that is one trip to PostgreSQL.
+    /// What the decision may read.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.0
+    }
+
+    /// Runs statements as [`Tx::run_all`] does, and makes them durable. For optimistic work on
+    /// PostgreSQL, that is one statement, which is a transaction by itself.
     ///
     /// # Errors
-    /// As [`Tx::run_all`] and [`Tx::commit`]; [`Error::Conflict`] if a statement did not change as
-    /// many rows as it was [expected](Statement::expecting) to, and then nothing was done.
-    pub async fn commit_with(mut self, statements: Vec<Statement>) -> Result<()> {
-        self.may_commit()?;
-        self.run_all(statements).await?;
-        self.commit().await
-    }
-
-    fn may_commit(&self) -> Result<()> {
-        if self.failed {
-            let why = "a statement of this transaction failed, so it can't be committed";
-            return Err(Error::Other(sqlx::Error::Protocol(why.to_owned())));
-        }
-        Ok(())
+    /// As [`Tx::run_all`] and [`Tx::commit`]. After [`Error::Conflict`], nothing was done.
+    pub async fn commit(mut self, statements: Vec<Statement>) -> Result<()> {
+        self.0.run_all(statements).await?;
+        self.0.commit().await
     }
 }

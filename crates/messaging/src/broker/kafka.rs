@@ -34,7 +34,7 @@ use self::{
     subscriber::Attached,
 };
 use super::{Broker, BrokerError, Subscriber};
-use crate::Message;
+use crate::Batch;
 
 mod client;
 mod publish;
@@ -129,7 +129,7 @@ impl Kafka {
             .set("compression.type", "lz4")
             // As Java clients partition, for whoever joins or produces from elsewhere.
             .set("partitioner", "murmur2_random")
-            .set("queue.buffering.max.kbytes", "65536");
+            .set("queue.buffering.max.kbytes", "16384");
         let producer = Arc::new(Producer::new(&config)?);
         *slot = Some(Arc::clone(&producer));
         Ok(producer)
@@ -164,8 +164,8 @@ impl Kafka {
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
             // What is read ahead is bounded; when there is room again, read on at once.
-            .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.max.bytes", "8388608")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.max.bytes", "2097152")
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "100");
         for (key, value) in config {
@@ -221,21 +221,21 @@ impl Kafka {
 
 #[async_trait]
 impl Broker for Kafka {
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
         self.ensure_declared().await?;
         let producer = self.producer()?;
-        let (known, unknown): (Vec<_>, Vec<_>) = messages
+        let (known, unknown): (Vec<_>, Vec<_>) = batches
             .iter()
-            .partition(|message| self.topics.iter().any(|topic| topic.name == message.topic));
+            .partition(|batch| self.topics.iter().any(|topic| topic.name == batch.topic));
         let outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
         self.replace_if_broken(&producer);
         // The topics may be gone; and to ask for them first keeps what can't be delivered out of
         // the producer's buffer for as long as the cluster is away.
         let mut refused = outcome.inspect_err(|_| self.declared.store(false, Ordering::Release))?;
-        refused.extend(unknown.into_iter().map(|message| (message, "no such topic".to_owned())));
+        refused.extend(unknown.into_iter().map(|batch| (batch, "no such topic".to_owned())));
         let Some((_, reason)) = refused.first() else { return Ok(()) };
         let reason = reason.clone();
-        let ids = refused.into_iter().map(|(message, _)| message.id.clone()).collect();
+        let ids = refused.into_iter().map(|(batch, _)| batch.id.clone()).collect();
         Err(BrokerError::Rejected { ids, reason })
     }
 

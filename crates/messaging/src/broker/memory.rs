@@ -1,7 +1,7 @@
 //! The broker inside the process: what `gozon up` uses unless told otherwise.
 //!
 //! It keeps nothing on disk, so [`Broker::publish`] returns only when the consumer has
-//! acknowledged every message, that is, committed it to its own database. Until then the outbox
+//! acknowledged every batch, that is, committed it to its own database. Until then the outbox
 //! has it; after a crash it is published again.
 
 use std::{
@@ -17,16 +17,16 @@ use gozon_contract::{Delivery, RandomSource, Topic};
 use tokio::sync::{Notify, broadcast};
 
 use super::{Broker, BrokerError, Subscriber};
-use crate::Message;
+use crate::Batch;
 
-/// How many broadcast messages a listener may be behind before it misses some.
-const BROADCAST_BUFFER: usize = 16 * 1024;
+/// How many broadcast batches a listener may be behind before it misses some.
+const BROADCAST_BUFFER: usize = 1024;
 
 /// The broker inside the process. Clones are the same broker.
 #[derive(Clone)]
 pub struct Memory {
     queues: Arc<HashMap<&'static str, Arc<Queue>>>,
-    broadcasts: Arc<HashMap<&'static str, broadcast::Sender<Message>>>,
+    broadcasts: Arc<HashMap<&'static str, broadcast::Sender<Batch>>>,
     trouble: Trouble,
     random: RandomSource,
 }
@@ -34,9 +34,9 @@ pub struct Memory {
 /// The faults that tests ask for.
 #[derive(Clone, Copy, Default)]
 struct Trouble {
-    /// Every message arrives twice.
+    /// Every batch arrives twice.
     duplicate: bool,
-    /// Messages arrive in any order.
+    /// Batches arrive in any order.
     shuffle: bool,
 }
 
@@ -47,7 +47,7 @@ struct Queue {
 }
 
 struct Item {
-    message: Message,
+    batch: Batch,
     receipt: Arc<Receipt>,
 }
 
@@ -103,10 +103,10 @@ impl Memory {
         if self.trouble.duplicate { 2 } else { 1 }
     }
 
-    fn enqueue(&self, queue: &Queue, message: &Message, receipt: &Arc<Receipt>) {
+    fn enqueue(&self, queue: &Queue, batch: &Batch, receipt: &Arc<Receipt>) {
         let mut items = queue.lock();
         for _ in 0..self.copies() {
-            let item = Item { message: message.clone(), receipt: Arc::clone(receipt) };
+            let item = Item { batch: batch.clone(), receipt: Arc::clone(receipt) };
             if self.trouble.shuffle {
                 let places = items.len() as u64 + 1;
                 let place = usize::try_from(self.random.next_u64() % places).unwrap_or(0);
@@ -122,21 +122,21 @@ impl Memory {
 
 #[async_trait]
 impl Broker for Memory {
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
         let receipt = Arc::new(Receipt { missing: AtomicUsize::new(1), complete: Notify::new() });
         let published = Published { queues: &self.queues, receipt: Arc::clone(&receipt) };
         let mut unknown = Vec::new();
-        for message in messages {
-            if let Some(queue) = self.queues.get(message.topic.as_str()) {
+        for batch in batches {
+            if let Some(queue) = self.queues.get(batch.topic.as_str()) {
                 receipt.missing.fetch_add(self.copies(), Ordering::AcqRel);
-                self.enqueue(queue, message, &receipt);
-            } else if let Some(listeners) = self.broadcasts.get(message.topic.as_str()) {
+                self.enqueue(queue, batch, &receipt);
+            } else if let Some(listeners) = self.broadcasts.get(batch.topic.as_str()) {
                 for _ in 0..self.copies() {
                     // An error only says that nobody is listening.
-                    let _ = listeners.send(message.clone());
+                    let _ = listeners.send(batch.clone());
                 }
             } else {
-                unknown.push(message.id.clone());
+                unknown.push(batch.id.clone());
             }
         }
         receipt.acknowledge();
@@ -224,18 +224,23 @@ impl Competing {
 
 #[async_trait]
 impl Subscriber for Competing {
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError> {
         loop {
             {
                 let mut items = self.queue.lock();
-                let count = items.len().min(most);
-                self.held.extend(items.drain(..count));
+                let mut bytes = 0;
+                while bytes < max_bytes
+                    && let Some(item) = items.pop_front()
+                {
+                    bytes += item.batch.body.len();
+                    self.held.push(item);
+                }
                 if !items.is_empty() {
                     self.queue.arrived.notify_one();
                 }
             }
             if !self.held.is_empty() {
-                return Ok(self.held.iter().map(|item| item.message.clone()).collect());
+                return Ok(self.held.iter().map(|item| item.batch.clone()).collect());
             }
             self.queue.arrived.notified().await;
         }
@@ -261,24 +266,27 @@ impl Drop for Competing {
 }
 
 /// A listener of a broadcast topic. What it missed by being slow is gone: state heals, not events.
-struct Listener(broadcast::Receiver<Message>);
+struct Listener(broadcast::Receiver<Batch>);
 
 #[async_trait]
 impl Subscriber for Listener {
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
-        let mut messages = Vec::new();
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
         loop {
             match self.0.recv().await {
-                Ok(message) => messages.push(message),
+                Ok(batch) => {
+                    bytes += batch.body.len();
+                    batches.push(batch);
+                }
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    return Err(BrokerError::Away(format!("missed {missed} messages")));
+                    return Err(BrokerError::Away(format!("missed {missed} batches")));
                 }
                 Err(broadcast::error::RecvError::Closed) => {
                     return Err(BrokerError::Away("closed".to_owned()));
                 }
             }
-            if messages.len() == most || self.0.is_empty() {
-                return Ok(messages);
+            if bytes >= max_bytes || self.0.is_empty() {
+                return Ok(batches);
             }
         }
     }

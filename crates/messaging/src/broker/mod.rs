@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gozon_contract::{RandomSource, Topic};
 
-use crate::Message;
+use crate::Batch;
 
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -21,13 +21,13 @@ use prefix::Prefixed;
 /// Carries messages between processes, at least once.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Publishes a batch. When it returns `Ok`, every message is safe: it will be delivered even
-    /// if this process, the broker or a consumer crashes now.
+    /// Publishes batches. When it returns `Ok`, every event is safe: it will be delivered even if
+    /// this process, the broker or a consumer crashes now.
     ///
     /// # Errors
-    /// [`BrokerError::Away`]: any part of the batch may have arrived or not; publish it all again.
+    /// [`BrokerError::Away`]: any part may have arrived or not; publish it all again.
     /// [`BrokerError::Rejected`]: all but those named are safe.
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError>;
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError>;
 
     /// Attaches a consumer to a topic: one of the competing ones, or a listener of its own where
     /// the topic is broadcast, hearing everything published after this returns.
@@ -46,24 +46,23 @@ pub trait Broker: Send + Sync + 'static {
 /// The receiving end of a topic. Dropped without [`Subscriber::ack`], it gives back what it held.
 #[async_trait]
 pub trait Subscriber: Send {
-    /// Waits for messages and takes those that are there, `most` at the most, or as many as
-    /// arrived in one piece. Cancel-safe. The previous batch must be acknowledged or given back
-    /// first.
+    /// Waits for a batch and takes those that are there, until they have `max_bytes` together.
+    /// Cancel-safe. What was received before must be acknowledged or given back first.
     ///
     /// # Errors
     /// The broker is gone; attach anew.
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError>;
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError>;
 
     /// What the last [`Subscriber::receive`] returned is dealt with for good.
     ///
     /// # Errors
-    /// The broker is gone; it will deliver the batch again.
+    /// The broker is gone; it will deliver that again.
     async fn ack(&mut self) -> Result<(), BrokerError>;
 
     /// What the last [`Subscriber::receive`] returned comes again, here or elsewhere.
     ///
     /// # Errors
-    /// The broker is gone; it will deliver the batch again anyway.
+    /// The broker is gone; it will deliver that again anyway.
     async fn nack(&mut self) -> Result<(), BrokerError>;
 }
 
@@ -73,10 +72,10 @@ pub enum BrokerError {
     /// It can't be reached, or did not answer in time.
     #[error("the broker is away: {0}")]
     Away(String),
-    /// It is there, but won't take these messages.
+    /// It is there, but won't take these batches.
     #[error("the broker rejects {}: {reason}", ids.join(", "))]
     Rejected {
-        /// The ids of the messages.
+        /// The ids of the batches.
         ids: Vec<String>,
         /// What the broker says.
         reason: String,

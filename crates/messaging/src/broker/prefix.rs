@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use gozon_contract::Topic;
 
 use super::{Broker, BrokerError, Subscriber};
-use crate::Message;
+use crate::Batch;
 
 /// The most characters of a prefix. Names are bounded by the brokers: 249 on Kafka, 255 on RabbitMQ.
-const LONGEST: usize = 100;
+const MAX_PREFIX_LENGTH: usize = 100;
 
 /// A broker on which every topic's name has a prefix that nobody else sees.
 pub(super) struct Prefixed {
@@ -32,7 +32,7 @@ pub(super) fn split(url: &str) -> Result<(String, Option<String>), BrokerError> 
     let query = if others.is_empty() { String::new() } else { format!("?{}", others.join("&")) };
     let prefix = prefixes.first().map(|option| option["prefix=".len()..].to_owned());
     let plain = |prefix: &String| {
-        (1..=LONGEST).contains(&prefix.len())
+        (1..=MAX_PREFIX_LENGTH).contains(&prefix.len())
             && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     if prefixes.len() > 1 || !prefix.as_ref().is_none_or(plain) {
@@ -54,12 +54,12 @@ pub(super) fn topics(prefix: &str, topics: &[Topic]) -> &'static [Topic] {
 
 #[async_trait]
 impl Broker for Prefixed {
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
-        let named = |message: &Message| {
-            let topic = format!("{}{}", self.prefix, message.topic);
-            Message { topic, ..message.clone() }
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
+        let named = |batch: &Batch| {
+            let topic = format!("{}{}", self.prefix, batch.topic);
+            Batch { topic, ..batch.clone() }
         };
-        self.broker.publish(&messages.iter().map(named).collect::<Vec<_>>()).await
+        self.broker.publish(&batches.iter().map(named).collect::<Vec<_>>()).await
     }
 
     async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
@@ -84,12 +84,12 @@ struct Unprefixed {
 
 #[async_trait]
 impl Subscriber for Unprefixed {
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
-        let mut messages = self.subscriber.receive(most).await?;
-        for message in &mut messages {
-            self.topic.name.clone_into(&mut message.topic);
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError> {
+        let mut batches = self.subscriber.receive(max_bytes).await?;
+        for batch in &mut batches {
+            self.topic.name.clone_into(&mut batch.topic);
         }
-        Ok(messages)
+        Ok(batches)
     }
 
     async fn ack(&mut self) -> Result<(), BrokerError> {
@@ -133,10 +133,9 @@ mod tests {
         let random = RandomSource::seeded(1);
         let broker = connect("memory:?prefix=north.", &[PAYMENT_REQUESTED], &random).unwrap();
         let mut subscriber = broker.subscribe(PAYMENT_REQUESTED).await.unwrap();
-        let sent = Message {
+        let sent = Batch {
             id: "1".to_owned(),
             topic: PAYMENT_REQUESTED.name.to_owned(),
-            key: "k".to_owned(),
             body: b"{}".as_slice().into(),
         };
         let batch = [sent.clone()];

@@ -1,7 +1,7 @@
 //! RabbitMQ, 3.10 to 4.x: a quorum queue for each competing topic, a fanout exchange for each
 //! broadcast one.
 //!
-//! Events that are published together travel together, [packed](packing).
+//! A batch is a message, sent as it stands in the outbox.
 //!
 //! Publishing and consuming have a connection each, because RabbitMQ stops reading from one that
 //! publishes while it is short of memory, and acknowledgements must go on. Nothing waits without
@@ -18,33 +18,31 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use gozon_contract::{Delivery, Topic};
 use lapin::{
-    Confirmation,
+    BasicProperties, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 
 use self::{
     link::{Link, Open},
-    packing::Packed,
     subscriber::Consuming,
 };
 use super::{Broker, BrokerError, Subscriber};
-use crate::Message;
+use crate::Batch;
 
 mod link;
-mod packing;
 mod subscriber;
 mod topology;
 
 /// How long a batch may take until all of it is confirmed, connecting and declaring included.
-const PUBLISH: Duration = Duration::from_secs(10);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long attaching a consumer may take.
-const SUBSCRIBE: Duration = Duration::from_secs(10);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a sign of life may take.
-const PING: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the server closes the channel for, by default since RabbitMQ 4.
-const LARGEST_BODY: usize = 16 * 1024 * 1024;
-/// What a text property holds.
-const LONGEST_TEXT: usize = 255;
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Survives a restart of the server.
+const PERSISTENT: u8 = 2;
 
 /// A RabbitMQ server or cluster.
 pub(super) struct RabbitMq {
@@ -72,13 +70,13 @@ impl RabbitMq {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn publish_all(&self, messages: &[(&Message, Delivery)]) -> Result<(), BrokerError> {
+    async fn publish_all(&self, batches: &[(&Batch, Delivery)]) -> Result<(), BrokerError> {
         let unused = self.idle().pop();
         let open = match unused {
             Some(open) if open.works() => open,
             _ => self.open_for_publishing().await?,
         };
-        let outcome = confirmed(&open, packing::pack(messages)).await;
+        let outcome = confirmed(&open, batches).await;
         if outcome.is_ok() {
             self.idle().push(open);
         }
@@ -94,15 +92,12 @@ impl RabbitMq {
         Ok(open)
     }
 
-    /// Why the server would not take a message.
-    fn refusal(&self, message: &Message) -> Result<Delivery, &'static str> {
-        let Some(topic) = self.topics.iter().find(|topic| topic.name == message.topic) else {
+    /// Why the server would not take a batch.
+    fn refusal(&self, batch: &Batch) -> Result<Delivery, &'static str> {
+        let Some(topic) = self.topics.iter().find(|topic| topic.name == batch.topic) else {
             return Err("no such topic");
         };
-        if message.id.len() > LONGEST_TEXT || message.key.len() > LONGEST_TEXT {
-            return Err("its id or key is longer than 255 bytes");
-        }
-        if message.body.len() > LARGEST_BODY {
+        if batch.body.len() > MAX_BODY_BYTES {
             return Err("it is larger than 16 MiB");
         }
         Ok(topic.delivery)
@@ -111,20 +106,21 @@ impl RabbitMq {
 
 #[async_trait]
 impl Broker for RabbitMq {
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
-        let mut batch = Vec::with_capacity(messages.len());
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
+        let mut accepted = Vec::with_capacity(batches.len());
         let (mut refused, mut reason) = (Vec::new(), "");
-        for message in messages {
-            match self.refusal(message) {
-                Ok(delivery) => batch.push((message, delivery)),
+        for batch in batches {
+            match self.refusal(batch) {
+                Ok(delivery) => accepted.push((batch, delivery)),
                 Err(why) => {
-                    refused.push(message.id.clone());
+                    refused.push(batch.id.clone());
                     reason = why;
                 }
             }
         }
-        if !batch.is_empty() {
-            let published = within(PUBLISH, "publishing", self.publish_all(&batch)).await;
+        if !accepted.is_empty() {
+            let publishing = self.publish_all(&accepted);
+            let published = within(PUBLISH_TIMEOUT, "publishing", publishing).await;
             if published.is_err() {
                 self.publishing.hang_up();
                 self.idle().clear();
@@ -139,7 +135,7 @@ impl Broker for RabbitMq {
 
     async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
         let attaching = async { Consuming::attach(self.consuming.open().await?, topic).await };
-        let attached = within(SUBSCRIBE, "attaching", attaching).await;
+        let attached = within(SUBSCRIBE_TIMEOUT, "attaching", attaching).await;
         if attached.is_err() {
             self.consuming.hang_up();
         }
@@ -147,7 +143,7 @@ impl Broker for RabbitMq {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        let answer = within(PING, "a sign of life", self.publishing.open()).await;
+        let answer = within(PING_TIMEOUT, "a sign of life", self.publishing.open()).await;
         if answer.is_err() {
             self.publishing.hang_up();
         }
@@ -155,22 +151,23 @@ impl Broker for RabbitMq {
     }
 }
 
-/// Sends the whole batch, and then waits for the confirmation of each.
-async fn confirmed(open: &Open, packed: Vec<Packed<'_>>) -> Result<(), BrokerError> {
-    let sending = packed.iter().map(|Packed { topic, delivery, properties, body }| {
+/// Sends all batches, and then waits for the confirmation of each.
+async fn confirmed(open: &Open, batches: &[(&Batch, Delivery)]) -> Result<(), BrokerError> {
+    let sending = batches.iter().map(|(batch, delivery)| {
+        let topic = batch.topic.as_str();
         let (exchange, mandatory) = match delivery {
             // The default exchange, where a queue's name is its key.
             Delivery::Competing => ("", true),
             // It is no loss if nobody listens.
-            Delivery::Broadcast => (*topic, false),
+            Delivery::Broadcast => (topic, false),
         };
-        open.channel.basic_publish(
-            exchange.into(),
-            (*topic).into(),
-            BasicPublishOptions { mandatory, ..Default::default() },
-            body,
-            properties.clone(),
-        )
+        let properties = BasicProperties::default()
+            .with_content_type(batch.content_type().into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(batch.id.as_str().into())
+            .with_type(topic.into());
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
+        open.channel.basic_publish(exchange.into(), topic.into(), options, &batch.body, properties)
     });
     for confirmation in try_join_all(sending).await? {
         match confirmation.await? {

@@ -1,7 +1,7 @@
 //! The dead letters: given up on until a person decides.
 
 use gozon_contract::Timestamp;
-use gozon_store::{Arg, Query, Result, Tx};
+use gozon_store::{Arg, Query, Reader, Result, Tx, select};
 
 use crate::{
     Message,
@@ -68,6 +68,7 @@ pub(crate) async fn insert(tx: &mut Tx, letter: &DeadLetter) -> Result<()> {
             (id, origin, topic, partition_key, body, received_at, attempts, died_at, error)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (id, origin) do update set
+            body = excluded.body, partition_key = excluded.partition_key,
             attempts = excluded.attempts, died_at = excluded.died_at, error = excluded.error",
     )
     .bind(letter.message.id.as_str())
@@ -86,18 +87,18 @@ pub(crate) async fn insert(tx: &mut Tx, letter: &DeadLetter) -> Result<()> {
 
 /// Those that match, newest first, beginning behind `after`.
 pub(crate) async fn list(
-    tx: &mut Tx,
+    reader: &mut Reader,
     filter: &Filter,
     after: Option<&Cursor>,
     limit: i64,
 ) -> Result<Vec<DeadLetter>> {
-    let query = tx.query(concat!(
+    let query = reader.query(select!(concat!(
         "select id, origin, topic, partition_key, body, received_at, attempts, died_at, error
          from dead_letters where ",
         matching!(),
         " and (died_at, id, origin) < ($7, $8, $9)
          order by died_at desc, id desc, origin desc limit $10"
-    ));
+    )));
     let rows: Vec<Raw> = bind(query, filter)
         .bind(after.map_or(i64::MAX, |after| after.died_at.micros()))
         .bind(after.map_or("", |after| after.id.as_str()))
@@ -124,9 +125,11 @@ pub(crate) async fn take(tx: &mut Tx, filter: &Filter, limit: i64) -> Result<Vec
 }
 
 /// How many there are; `most` stands for that many or more.
-pub(crate) async fn count(tx: &mut Tx, most: i64) -> Result<i64> {
-    let (count,): (i64,) = tx
-        .query("select count(*) from (select 1 as one from dead_letters limit $1) as counted")
+pub(crate) async fn count(reader: &mut Reader, most: i64) -> Result<i64> {
+    let (count,): (i64,) = reader
+        .query(select!(
+            "select count(*) from (select 1 as one from dead_letters limit $1) as counted"
+        ))
         .bind(most)
         .fetch_one()
         .await?;

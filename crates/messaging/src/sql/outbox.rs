@@ -1,4 +1,4 @@
-//! The outbox: messages on their way out.
+//! The outbox: batches on their way out.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,17 +6,18 @@ use std::{
 };
 
 use gozon_contract::Timestamp;
-use gozon_store::{Result, Rows, Statement, Tx};
+use gozon_store::{Reader, Result, Rows, Statement, Tx, select};
 
-use crate::Message;
+use crate::{Batch, Message};
 
-/// A row of the outbox: a message, and when another process may take it over.
+/// A row of the outbox: a batch, and when another process may take it over.
 #[derive(Clone, Debug)]
 pub(crate) struct OutboxRow {
     pub available_at: Timestamp,
     pub created_at: Timestamp,
     pub attempts: i64,
-    pub message: Message,
+    pub events: i64,
+    pub batch: Batch,
 }
 
 #[derive(sqlx::FromRow)]
@@ -24,8 +25,8 @@ struct Raw {
     available_at: i64,
     id: String,
     topic: String,
-    partition_key: String,
     body: String,
+    events: i64,
     created_at: i64,
     attempts: i64,
 }
@@ -36,39 +37,34 @@ impl From<Raw> for OutboxRow {
             available_at: Timestamp::from_micros(raw.available_at),
             created_at: Timestamp::from_micros(raw.created_at),
             attempts: raw.attempts,
-            message: Message {
-                id: raw.id,
-                topic: raw.topic,
-                key: raw.partition_key,
-                body: raw.body.into_bytes().into(),
-            },
+            events: raw.events,
+            batch: Batch { id: raw.id, topic: raw.topic, body: raw.body.into_bytes().into() },
         }
     }
 }
 
-/// Puts messages into the outbox. One that is there already, at the same instant, is a conflict.
+/// Puts batches into the outbox. One that is there already, at the same instant, is a conflict.
 pub(crate) fn insert(rows: &[OutboxRow]) -> Statement {
     let rows = Rows::of(rows)
         .int("available_at", |row| row.available_at.micros())
-        .text("id", |row| row.message.id.clone())
-        .text("topic", |row| row.message.topic.clone())
-        .text("partition_key", |row| row.message.key.clone())
-        .text("body", |row| String::from_utf8_lossy(&row.message.body).into_owned())
+        .text("id", |row| row.batch.id.clone())
+        .text("topic", |row| row.batch.topic.clone())
+        .text("body", |row| String::from_utf8_lossy(&row.batch.body).into_owned())
+        .int("events", |row| row.events)
         .int("created_at", |row| row.created_at.micros())
         .int("attempts", |row| row.attempts)
         .done();
     Statement::new(
-        "insert into outbox
-            (available_at, id, topic, partition_key, body, created_at, attempts)
-         select available_at, id, topic, partition_key, body, created_at, attempts from {rows}",
+        "insert into outbox_batches (available_at, id, topic, body, events, created_at, attempts)
+         select available_at, id, topic, body, events, created_at, attempts from {rows}",
     )
     .rows(rows)
 }
 
-/// Takes messages out of the outbox; those that are no longer there are no error.
+/// Takes batches out of the outbox; those that are no longer there are no error.
 pub(crate) fn delete(rows: &[OutboxRow]) -> Vec<Statement> {
     let delete = |(instant, ids): (Timestamp, Rows)| {
-        Statement::new("delete from outbox where available_at = $1 and id {among}")
+        Statement::new("delete from outbox_batches where available_at = $1 and id {among}")
             .bind(instant.micros())
             .rows(ids)
     };
@@ -79,11 +75,30 @@ pub(crate) fn delete(rows: &[OutboxRow]) -> Vec<Statement> {
 fn by_instant(rows: &[OutboxRow]) -> impl Iterator<Item = (Timestamp, Rows)> {
     let mut instants: BTreeMap<Timestamp, Vec<&String>> = BTreeMap::new();
     for row in rows {
-        instants.entry(row.available_at).or_default().push(&row.message.id);
+        instants.entry(row.available_at).or_default().push(&row.batch.id);
     }
     instants
         .into_iter()
         .map(|(instant, ids)| (instant, Rows::of(&ids).text("id", |id| (*id).clone()).done()))
+}
+
+/// Whether there is a row that became available from `from` to `now`, in the table or in the one of
+/// the release before.
+pub(crate) async fn is_due(reader: &mut Reader, from: Timestamp, now: Timestamp) -> Result<bool> {
+    let due: Option<(i64,)> = reader
+        .query(select!(
+            "select available_at from (
+                select available_at from outbox_batches
+                where available_at >= $1 and available_at <= $2
+                union all
+                select available_at from outbox where available_at <= $2
+             ) as due limit 1"
+        ))
+        .bind(from.micros())
+        .bind(now.micros())
+        .fetch_optional()
+        .await?;
+    Ok(due.is_some())
 }
 
 /// Rows that were taken over, and the instant that the last of them had before.
@@ -95,9 +110,8 @@ pub(crate) struct Claimed {
 /// Takes over up to `limit` rows that became available from `from` to `now`, oldest first: nobody
 /// else will before `until`. Rows that another process is just taking are passed over.
 ///
-/// Each instant becomes an instant of its own after `until`: the same message may be in the outbox
-/// more than once (a repeated request is answered again), and the primary key would not let the
-/// two have one instant.
+/// Each instant becomes an instant of its own after `until`, so that the rows that had one keep
+/// sharing one, and are deleted by one statement.
 pub(crate) async fn claim(
     tx: &mut Tx,
     from: Timestamp,
@@ -107,8 +121,8 @@ pub(crate) async fn claim(
 ) -> Result<Claimed> {
     let raw: Vec<Raw> = tx
         .query(
-            "select available_at, id, topic, partition_key, body, created_at, attempts
-             from outbox where available_at >= $1 and available_at <= $2
+            "select available_at, id, topic, body, events, created_at, attempts
+             from outbox_batches where available_at >= $1 and available_at <= $2
              order by available_at, id limit $3 {skip_locked}",
         )
         .bind(from.micros())
@@ -121,46 +135,102 @@ pub(crate) async fn claim(
     let mut moved = HashMap::new();
     for ((instant, ids), place) in by_instant(&rows).zip(1..) {
         let next = until.plus(Duration::from_micros(place));
-        tx.query("update outbox set available_at = $2 where available_at = $1 and id {among}")
-            .bind(instant.micros())
-            .bind(next.micros())
-            .rows(ids)
-            .execute()
-            .await?;
+        tx.query(
+            "update outbox_batches set available_at = $2 where available_at = $1 and id {among}",
+        )
+        .bind(instant.micros())
+        .bind(next.micros())
+        .rows(ids)
+        .execute()
+        .await?;
         moved.insert(instant, next);
     }
     for row in &mut rows {
         row.available_at = moved[&row.available_at];
     }
-    rows.sort_by(|a, b| (a.created_at, &a.message.id).cmp(&(b.created_at, &b.message.id)));
+    rows.sort_by(|a, b| (a.created_at, &a.batch.id).cmp(&(b.created_at, &b.batch.id)));
     Ok(Claimed { rows, reached })
+}
+
+#[derive(sqlx::FromRow)]
+struct OldRow {
+    id: String,
+    topic: String,
+    body: String,
+    created_at: i64,
+}
+
+/// Moves up to `limit` rows that an instance of the release before left behind, each an event, to
+/// the new table; to be claimed there at `now`.
+pub(crate) async fn adopt(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<()> {
+    let old: Vec<OldRow> = tx
+        .query(
+            "with due as materialized (
+                select available_at, id from outbox where available_at <= $1
+                order by available_at, id limit $2 {skip_locked}
+             )
+             delete from outbox where (available_at, id) in (select available_at, id from due)
+             returning id, topic, body, created_at",
+        )
+        .bind(now.micros())
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    if old.is_empty() {
+        return Ok(());
+    }
+    let adopt = |(n, old): (usize, OldRow)| OutboxRow {
+        available_at: now,
+        created_at: Timestamp::from_micros(old.created_at),
+        attempts: 0,
+        events: 1,
+        // The old table held one event twice if it was sent twice, at different instants.
+        batch: Batch {
+            id: format!("{}/{}/{n}", old.id, now.micros()),
+            topic: old.topic,
+            body: old.body.into_bytes().into(),
+        },
+    };
+    let rows: Vec<_> = old.into_iter().enumerate().map(adopt).collect();
+    tx.run_all(vec![insert(&rows)]).await.map(drop)
 }
 
 /// Puts off a row that the broker would not take: one attempt more, again at `next`.
 pub(crate) async fn postpone(tx: &mut Tx, row: &OutboxRow, next: Timestamp) -> Result<()> {
     tx.query(
-        "update outbox set attempts = attempts + 1, available_at = $3
+        "update outbox_batches set attempts = attempts + 1, available_at = $3
          where available_at = $1 and id = $2",
     )
     .bind(row.available_at.micros())
-    .bind(row.message.id.as_str())
+    .bind(row.batch.id.as_str())
     .bind(next.micros())
     .execute()
     .await
     .map(drop)
 }
 
+/// An event as a row of its own, available at once.
+pub(crate) fn row_of(
+    message: &Message,
+    id: String,
+    created_at: Timestamp,
+    now: Timestamp,
+) -> OutboxRow {
+    let batch = Batch { id, topic: message.topic.clone(), body: message.body.clone() };
+    OutboxRow { available_at: now, created_at, attempts: 0, events: 1, batch }
+}
+
 /// When the oldest of the first thousand rows that became available since `from` was put into the
 /// outbox. Rows that are tried again and again become available later each time, so the first one
 /// need not be the oldest.
-pub(crate) async fn oldest(tx: &mut Tx, from: Timestamp) -> Result<Option<Timestamp>> {
-    let (oldest,): (Option<i64>,) = tx
-        .query(
+pub(crate) async fn oldest(reader: &mut Reader, from: Timestamp) -> Result<Option<Timestamp>> {
+    let (oldest,): (Option<i64>,) = reader
+        .query(select!(
             "select min(created_at) from (
-                select created_at from outbox where available_at >= $1
+                select created_at from outbox_batches where available_at >= $1
                 order by available_at, id limit 1000
-             ) as first",
-        )
+             ) as first"
+        ))
         .bind(from.micros())
         .fetch_one()
         .await?;

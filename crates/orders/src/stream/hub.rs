@@ -11,8 +11,8 @@ use std::{
 };
 
 use axum::extract::ws::Utf8Bytes;
-use gozon_contract::{Order, OrderId, Timestamp, TraceParent, UserId};
-use gozon_messaging::{Event, Message};
+use gozon_contract::{ORDER_CHANGED, Order, OrderId, Timestamp, TraceParent, UserId};
+use gozon_messaging::{Message, Received};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -78,7 +78,7 @@ impl Frame {
             id: OrderId,
             version: i64,
         }
-        let event = Event::<Box<RawValue>>::read(message)
+        let event = Received::<Box<RawValue>>::read(message)
             .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
             .ok()?;
         let head: Head = serde_json::from_str(event.data.get()).ok()?;
@@ -96,7 +96,7 @@ struct Inner {
     hasher: RandomState,
     next_id: AtomicU64,
     sockets: AtomicUsize,
-    /// The ids of messages that were told here and not heard from the broker yet. An order changes
+    /// The ids of events that were told here and not heard from the broker yet. An order changes
     /// once, and so an id stands for one version.
     told: Mutex<HashSet<String>>,
 }
@@ -208,34 +208,30 @@ impl Hub {
     }
 
     /// This instance settled an order: its user's sockets here need not wait for the broadcast.
-    pub fn settled_here(&self, changed: &Message) {
-        if self.changed(changed, AMPLE) {
-            let mut told = self.told();
-            if told.len() >= TOLD {
-                told.clear();
-            }
-            told.insert(changed.id.clone());
+    pub fn settled_here(&self, order: &Order, trace: Option<TraceParent>) {
+        if !self.has_room(order.user_id, AMPLE) {
+            return;
         }
+        let frame = Frame::new(order.id, order.version, order, trace);
+        self.tell(order.user_id, &Note::Frame(frame));
+        let mut told = self.told();
+        if told.len() >= TOLD {
+            told.clear();
+        }
+        told.insert(format!("{}:{}", order.id, ORDER_CHANGED.name));
     }
 
     /// An order was settled, here or elsewhere.
     pub fn heard(&self, changed: &Message) {
-        let known = self.told().remove(&changed.id);
-        if !known {
-            self.changed(changed, 0);
+        if self.told().remove(&changed.id) {
+            return;
         }
-    }
-
-    /// Tells the order's user, if there is a socket to tell and each has this much room; whether
-    /// it did.
-    fn changed(&self, changed: &Message, room: usize) -> bool {
-        let Ok(user) = changed.key.parse() else { return false };
-        if !self.has_room(user, room) {
-            return false;
+        let Ok(user) = changed.key.parse() else { return };
+        if self.has_room(user, 0)
+            && let Some(frame) = Frame::of(changed)
+        {
+            self.tell(user, &Note::Frame(frame));
         }
-        let Some(frame) = Frame::of(changed) else { return false };
-        self.tell(user, &Note::Frame(frame));
-        true
     }
 
     fn told(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -9,14 +9,14 @@ use std::{
 };
 
 use gozon_contract::{Clock, ORDER_CHANGED, RandomSource};
-use gozon_messaging::{Broker, BrokerError, Subscriber};
+use gozon_messaging::{Batch, Broker, BrokerError, Subscriber};
 use tokio::{task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Hub, hub::Note};
 
-/// The most messages taken at once.
-const BATCH: usize = 256;
+/// About how many bytes are taken at once.
+const MAX_RECEIVED_BYTES: usize = 128 * 1024;
 /// How far before the loss of the broker was noticed changes may have been missed.
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -59,7 +59,8 @@ pub(crate) async fn listen(
 
 async fn push(subscriber: &mut dyn Subscriber, hub: &Hub) -> Result<(), BrokerError> {
     loop {
-        for message in subscriber.receive(BATCH).await? {
+        let batches = subscriber.receive(MAX_RECEIVED_BYTES).await?;
+        for message in batches.iter().flat_map(Batch::split) {
             hub.heard(&message);
         }
         subscriber.ack().await?;

@@ -162,8 +162,8 @@ async fn feed(
 
 async fn read(app: &App, user: UserId, filter: Filter) -> Result<Vec<Order>, End> {
     let orders = async {
-        let mut tx = app.db.read().await?;
-        sql::list_orders(&mut tx, user, filter, SNAPSHOT).await
+        let mut reader = app.db.read().await?;
+        sql::list_orders(&mut reader, user, filter, SNAPSHOT).await
     };
     orders.await.map_err(|error| {
         tracing::warn!(%error, "can't read a snapshot");

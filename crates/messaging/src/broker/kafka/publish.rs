@@ -11,37 +11,54 @@ use rdkafka::{
 use tokio::time::sleep;
 
 use super::{Producer, client::away};
-use crate::{BrokerError, CONTENT_TYPE, Message};
+use crate::{Batch, BrokerError, CONTENT_TYPE, Message};
 
 /// How long to wait for room in the producer's buffer before looking again.
 const FULL_WAIT: Duration = Duration::from_millis(10);
 
-/// Delivers messages, in order. Returns those that the cluster will never take, and why.
+/// The header with the id of the delivery, which an inbox remembers.
+pub(super) const DELIVERY_ID: &str = "delivery-id";
+
+/// Delivers batches, in order, each event as a record of its own. Returns the batches that hold an
+/// event which the cluster will never take, and why.
 pub(super) async fn deliver<'a>(
     producer: &Producer,
-    messages: Vec<&'a Message>,
-) -> Result<Vec<(&'a Message, String)>, BrokerError> {
-    let mut refused = Vec::new();
-    let results = send(producer, &messages).await;
-    for (message, mut result) in messages.into_iter().zip(results) {
+    batches: Vec<&'a Batch>,
+) -> Result<Vec<(&'a Batch, String)>, BrokerError> {
+    let split = |batch: &&'a Batch| {
+        let batch = *batch;
+        let record = move |(n, message)| Record { batch, n, message };
+        batch.split().into_iter().enumerate().map(record)
+    };
+    let records: Vec<Record<'a>> = batches.iter().flat_map(split).collect();
+    let results = send(producer, &records).await;
+    let mut refused: Vec<(&Batch, String)> = Vec::new();
+    for (record, mut result) in records.iter().zip(results) {
         // The cluster judges whole record batches: the fault may be a neighbour's. Ask again.
         if result.as_ref().is_err_and(is_refusal) {
-            result = send(producer, &[message]).await.pop().unwrap_or(Ok(()));
+            result = send(producer, std::slice::from_ref(record)).await.pop().unwrap_or(Ok(()));
         }
         match result {
             Ok(()) => {}
-            Err(error) if is_refusal(&error) => refused.push((message, error.to_string())),
+            Err(error) if is_refusal(&error) => refused.push((record.batch, error.to_string())),
             Err(error) => return Err(away(error)),
         }
     }
     Ok(refused)
 }
 
-/// Puts all messages into the producer's buffer, in order, and then waits for what became of each.
-async fn send(producer: &Producer, messages: &[&Message]) -> Vec<KafkaResult<()>> {
-    let mut deliveries = Vec::with_capacity(messages.len());
-    for message in messages {
-        deliveries.push(enqueue(producer, message).await);
+/// An event and its place in its batch.
+struct Record<'a> {
+    batch: &'a Batch,
+    n: usize,
+    message: Message,
+}
+
+/// Puts all records into the producer's buffer, in order, and then waits for what became of each.
+async fn send(producer: &Producer, records: &[Record<'_>]) -> Vec<KafkaResult<()>> {
+    let mut deliveries = Vec::with_capacity(records.len());
+    for record in records {
+        deliveries.push(enqueue(producer, record).await);
     }
     join_all(deliveries.into_iter().map(delivered)).await
 }
@@ -54,10 +71,13 @@ async fn delivered(delivery: KafkaResult<DeliveryFuture>) -> KafkaResult<()> {
     }
 }
 
-async fn enqueue(producer: &Producer, message: &Message) -> KafkaResult<DeliveryFuture> {
-    let headers = OwnedHeaders::new_with_capacity(2)
+async fn enqueue(producer: &Producer, record: &Record<'_>) -> KafkaResult<DeliveryFuture> {
+    let Record { batch, n, message } = record;
+    let delivery_id = format!("{}/{n}", batch.id);
+    let headers = OwnedHeaders::new_with_capacity(3)
         .insert(Header { key: "content-type", value: Some(CONTENT_TYPE) })
-        .insert(Header { key: "id", value: Some(&message.id) });
+        .insert(Header { key: "id", value: Some(&message.id) })
+        .insert(Header { key: DELIVERY_ID, value: Some(&delivery_id) });
     let mut record =
         FutureRecord::to(&message.topic).key(&message.key).payload(&*message.body).headers(headers);
     loop {

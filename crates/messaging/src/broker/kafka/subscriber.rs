@@ -16,8 +16,9 @@ use rdkafka::{
 use super::{
     Consumer,
     client::{away, blocking},
+    publish::DELIVERY_ID,
 };
-use crate::{BrokerError, Message, Subscriber};
+use crate::{Batch, BrokerError, Subscriber};
 
 /// How long a seek may take; it is done within this process.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,16 +55,16 @@ impl Attached {
 
 #[async_trait]
 impl Subscriber for Attached {
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError> {
         if self.lost {
             return Err(away("lost its place"));
         }
         let consumer = Arc::clone(&self.consumer);
         let mut stream = consumer.stream();
-        let mut messages = Vec::new();
-        while messages.len() < most {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        while bytes < max_bytes {
             // Only the first is waited for, so nothing is in hand when this is cancelled.
-            let next = if messages.is_empty() {
+            let next = if batches.is_empty() {
                 stream.next().await
             } else {
                 stream.next().now_or_never().flatten()
@@ -71,7 +72,10 @@ impl Subscriber for Attached {
             match next {
                 Some(Ok(message)) => {
                     self.hold(message.partition(), message.offset());
-                    messages.push(read(&message));
+                    let batch = read(&message);
+                    // An event costs more than its bytes.
+                    bytes += batch.body.len() + 128;
+                    batches.push(batch);
                 }
                 Some(Err(error)) if heals(&error) && !consumer.context().stranded() => {}
                 Some(Err(error)) => {
@@ -81,7 +85,7 @@ impl Subscriber for Attached {
                 None => break,
             }
         }
-        Ok(messages)
+        Ok(batches)
     }
 
     /// Marks the offsets as ready to commit. librdkafka commits what is marked five times a second,
@@ -134,16 +138,18 @@ fn heals(error: &KafkaError) -> bool {
     )
 }
 
-/// A message that some other program produced without our headers is known by its place.
-fn read(message: &BorrowedMessage<'_>) -> Message {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    let id = headers.find(|header| header.key == "id").and_then(|header| header.value).map(text);
+/// An event is a delivery. The id is the one that our producers give to it, or that of the event, or,
+/// if some other program made the record, its place.
+fn read(message: &BorrowedMessage<'_>) -> Batch {
+    let header = |key| {
+        let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let value = headers.find(|header| header.key == key).and_then(|header| header.value)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
     let place = || format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
-    Message {
-        id: id.unwrap_or_else(place),
+    Batch {
+        id: header(DELIVERY_ID).or_else(|| header("id")).unwrap_or_else(place),
         topic: message.topic().to_owned(),
-        key: message.key().map(text).unwrap_or_default(),
         body: message.payload().unwrap_or_default().into(),
     }
 }

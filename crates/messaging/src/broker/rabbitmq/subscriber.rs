@@ -12,18 +12,18 @@ use lapin::{
     types::{DeliveryTag, FieldTable},
 };
 
-use super::{link::Open, packing::unpack, topology, within};
-use crate::{BrokerError, Message, Subscriber};
+use super::{link::Open, topology, within};
+use crate::{Batch, BrokerError, Subscriber};
 
-/// How many messages the server sends ahead of their acknowledgement. Under load each holds many
-/// events.
-const PREFETCH: u16 = 200;
+/// How many messages the server sends ahead of their acknowledgement. Under load each holds a hundred
+/// events, 40 KB of them as a rule and 256 KB at the most.
+const PREFETCH_MESSAGES: u16 = 48;
 /// How long handing an answer to the connection may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A batch that was given back is offered again right here, so that an outage of our database
 /// makes no traffic and uses up no redeliveries. Every so many times in a row it really goes back,
 /// for another instance whose database is well.
-const OFFERS: u32 = 10;
+const LOCAL_OFFERS: u32 = 10;
 
 /// A consumer, attached. Dropping its channel gives back all that is not acknowledged.
 pub(super) struct Consuming {
@@ -31,21 +31,20 @@ pub(super) struct Consuming {
     open: Open,
     consumer: Consumer,
     /// Arrived, in the order of their tags; those in `held` come before them.
-    waiting: VecDeque<Unpacked>,
-    /// What the last `receive` returned. A delivery is acknowledged as a whole, and so it is
-    /// handed out as a whole.
-    held: Vec<Unpacked>,
+    waiting: VecDeque<Tagged>,
+    /// What the last `receive` returned.
+    held: Vec<Tagged>,
     given_back: u32,
 }
 
 /// A delivery's tag and what was in it.
-type Unpacked = (DeliveryTag, Vec<Message>);
+type Tagged = (DeliveryTag, Batch);
 
 impl Consuming {
     /// Declares what `topic` needs and starts to consume it.
     pub(super) async fn attach(open: Open, topic: Topic) -> Result<Self, BrokerError> {
         let queue = topology::declare_consumed(&open.channel, topic).await?;
-        open.channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        open.channel.basic_qos(PREFETCH_MESSAGES, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let consumer = open
             .channel
@@ -58,35 +57,34 @@ impl Consuming {
     fn take(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), BrokerError> {
         let delivery =
             next.ok_or_else(|| BrokerError::Away("the queue or its channel is gone".to_owned()))??;
-        let messages = unpack(self.topic, &delivery.properties, delivery.data);
-        self.waiting.push_back((delivery.delivery_tag, messages));
+        let (topic, body) = (self.topic.name, delivery.data.into());
+        let batch = match delivery.properties.message_id() {
+            Some(id) => Batch { id: id.to_string(), topic: topic.to_owned(), body },
+            None => Batch::unnamed(topic, body),
+        };
+        self.waiting.push_back((delivery.delivery_tag, batch));
         Ok(())
     }
 }
 
 #[async_trait]
 impl Subscriber for Consuming {
-    async fn receive(&mut self, most: usize) -> Result<Vec<Message>, BrokerError> {
+    async fn receive(&mut self, max_bytes: usize) -> Result<Vec<Batch>, BrokerError> {
         if self.waiting.is_empty() {
             let next = self.consumer.next().await;
             self.take(next)?;
         }
-        let mut count = 0;
-        loop {
-            // The first is handed out whatever is in it.
-            while let Some((_, messages)) = self.waiting.front()
-                && (self.held.is_empty() || count + messages.len() <= most)
-            {
-                count += messages.len();
-                self.held.extend(self.waiting.pop_front());
-            }
-            if !self.waiting.is_empty() || count >= most {
-                break;
-            }
-            let Some(next) = self.consumer.next().now_or_never() else { break };
+        while let Some(next) = self.consumer.next().now_or_never() {
             self.take(next)?;
         }
-        Ok(self.held.iter().flat_map(|(_, messages)| messages.iter().cloned()).collect())
+        let mut bytes = 0;
+        while bytes < max_bytes
+            && let Some(next) = self.waiting.pop_front()
+        {
+            bytes += next.1.body.len();
+            self.held.push(next);
+        }
+        Ok(self.held.iter().map(|(_, batch)| batch.clone()).collect())
     }
 
     async fn ack(&mut self) -> Result<(), BrokerError> {
@@ -94,7 +92,7 @@ impl Subscriber for Consuming {
         let Some((last, _)) = self.held.last() else { return Ok(()) };
         let options = BasicAckOptions { multiple: true };
         let ack = async { Ok(self.open.channel.basic_ack(*last, options).await?) };
-        within(ANSWER, "acknowledging", ack).await?;
+        within(ANSWER_TIMEOUT, "acknowledging", ack).await?;
         self.held.clear();
         Ok(())
     }
@@ -102,10 +100,10 @@ impl Subscriber for Consuming {
     async fn nack(&mut self) -> Result<(), BrokerError> {
         let Some((last, _)) = self.held.last() else { return Ok(()) };
         self.given_back += 1;
-        if self.given_back.is_multiple_of(OFFERS) {
+        if self.given_back.is_multiple_of(LOCAL_OFFERS) {
             let options = BasicNackOptions { multiple: true, requeue: true };
             let nack = async { Ok(self.open.channel.basic_nack(*last, options).await?) };
-            within(ANSWER, "giving back", nack).await?;
+            within(ANSWER_TIMEOUT, "giving back", nack).await?;
             self.held.clear();
         }
         for returned in self.held.drain(..).rev() {
