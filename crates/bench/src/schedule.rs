@@ -11,6 +11,9 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+/// Shortest time between two wake-ups while no client is free, to leave the processors to the shop.
+const BUSY_INTERVAL: Duration = Duration::from_millis(1);
+
 /// The schedule of a running load, shared by its clients.
 pub(crate) struct Schedule {
     start: Instant,
@@ -96,7 +99,8 @@ fn release(start: Instant, rate: f64, orders: u64, due: &Semaphore) {
     for index in 0..=orders {
         let early = Plan::due(rate, index).saturating_sub(start.elapsed());
         if !early.is_zero() {
-            thread::sleep(early);
+            let all_busy = due.available_permits() > 0;
+            thread::sleep(if all_busy { early.max(BUSY_INTERVAL) } else { early });
         }
         if due.is_closed() {
             return;
