@@ -80,11 +80,11 @@ web/dist/index.html: web/node_modules/.package-lock.json api/openapi.json web/in
 	touch $@
 
 .PHONY: bench
-bench: setup ## Measure limit and system on every combination; a table, kept in bench/results (half an hour)
+bench: setup ## Measure limit and system on every setup; two tables, kept in bench/results (three quarters of an hour)
 	bench/run
 
 .PHONY: limit
-limit: ## Measure what the durable rows of an order cost by themselves
+limit: ## Measure what the durable rows of an order cost alone, with and without the rows of its events
 	cargo build --release --package gozon --package gozon-bench
 	bench/limit sqlite
 	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'

@@ -1,4 +1,4 @@
--- What those orders left behind here: each user topped up once, and then paid for each order.
+-- Stores the payments of those orders: each user paid in once and then paid for each order.
 create temporary table payers as
 select u, lpad(to_hex(u), 32, '0')::uuid as user_id, least(200, :orders - u * 200) as orders
 from generate_series(0, (:orders - 1) / 200) as u;

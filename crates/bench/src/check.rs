@@ -1,7 +1,10 @@
-//! Was every accepted order settled? Frames say so as it happens; what they have not said is looked
-//! up, user by user, in the list of their orders.
+//! Checks that every accepted order was settled. Frames report it as it happens; orders without a
+//! frame are looked up in their users' lists of orders.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -9,15 +12,15 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
-    book::{Book, End},
     frames::Order,
     http,
+    tracker::{Outcome, Tracker},
 };
 
-/// How often to look while orders are being settled.
-const POLL: Duration = Duration::from_millis(100);
-/// How long frames may be silent before the lists are asked.
-const SILENCE: Duration = Duration::from_millis(500);
+/// Time between two looks at the number of settled orders.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Time without a frame after which the lists are read.
+const FRAME_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Page<'a> {
@@ -26,27 +29,27 @@ struct Page<'a> {
     next_cursor: Option<&'a str>,
 }
 
-/// Waits until every accepted order is settled, or none has been for `patience`.
+/// Waits until every accepted order is settled, or until none was for as long as `patience`.
 pub(crate) async fn all_settled(
-    book: &Book,
-    host: &str,
+    tracker: &Tracker,
+    host: &Arc<str>,
     users: &[Uuid],
     patience: Duration,
 ) -> anyhow::Result<()> {
     let mut connection = http::Connection::to(host);
-    let (mut settled, mut moved) = (book.pages().settled(), Instant::now());
+    let (mut settled, mut moved) = (tracker.state().settled(), Instant::now());
     loop {
-        let waiting = book.waiting();
-        if waiting.is_empty() || moved.elapsed() > patience {
+        let unsettled = tracker.unsettled_by_user();
+        if unsettled.is_empty() || moved.elapsed() > patience {
             return Ok(());
         }
-        if moved.elapsed() > SILENCE {
-            for (user, count) in waiting {
-                look_up(book, &mut connection, host, users[user], count).await?;
+        if moved.elapsed() > FRAME_TIMEOUT {
+            for (user, count) in unsettled {
+                look_up(tracker, &mut connection, host, users[user], count).await?;
             }
         }
-        sleep(POLL).await;
-        let now = book.pages().settled();
+        sleep(POLL_INTERVAL).await;
+        let now = tracker.state().settled();
         if now != settled {
             (settled, moved) = (now, Instant::now());
         }
@@ -56,8 +59,8 @@ pub(crate) async fn all_settled(
 /// Walks a user's orders, newest first, until `missing` of them were found settled or there are no
 /// more.
 async fn look_up(
-    book: &Book,
-    connection: &mut http::Connection<'_>,
+    tracker: &Tracker,
+    connection: &mut http::Connection,
     host: &str,
     user: Uuid,
     mut missing: usize,
@@ -70,8 +73,8 @@ async fn look_up(
         let page: Page<'_> =
             serde_json::from_slice(answer.body).with_context(|| format!("GET {path}"))?;
         for order in page.items {
-            if let Some(end) = End::of(order.status)
-                && book.found_settled(order.id, end)
+            if let Some(outcome) = Outcome::of(order.status)
+                && tracker.found_settled(order.id, outcome)
             {
                 missing -= 1;
             }

@@ -1,4 +1,4 @@
-//! Live sockets: when each order was settled, as a user's screen would show it.
+//! Live sockets: they receive each settled order at the time at which a user would see it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,9 +13,12 @@ use tokio_tungstenite::{
 use uuid::Uuid;
 
 use crate::{
-    book::{Book, End},
     http,
+    tracker::{Outcome, Tracker},
 };
+
+/// Time between two attempts to connect a socket again.
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// What is read of a frame.
 #[derive(Deserialize)]
@@ -33,12 +36,12 @@ pub(crate) struct Order<'a> {
     pub status: &'a str,
 }
 
-/// Follows a user's orders, connecting again whenever the shop ends the socket. Says once that it
-/// is there.
+/// Follows a user's orders, and connects again when the shop closes the socket. Reports the first
+/// connection through `connected`.
 pub(crate) async fn follow(
     host: Arc<str>,
     user: Uuid,
-    book: Arc<Book>,
+    tracker: Arc<Tracker>,
     connected: oneshot::Sender<anyhow::Result<()>>,
 ) {
     let mut socket = match connect(&host, user).await {
@@ -57,15 +60,15 @@ pub(crate) async fn follow(
                 && let Ok(frame) = serde_json::from_str::<Frame<'_>>(&text)
             {
                 for order in frame.order.iter().chain(&frame.orders) {
-                    if let Some(end) = End::of(order.status) {
-                        book.settled(order.id, end);
+                    if let Some(outcome) = Outcome::of(order.status) {
+                        tracker.settled(order.id, outcome);
                     }
                 }
             }
         }
-        book.lost_socket();
+        tracker.lost_socket();
         socket = loop {
-            sleep(Duration::from_millis(100)).await;
+            sleep(RECONNECT_DELAY).await;
             if let Ok(socket) = connect(&host, user).await {
                 break socket;
             }
@@ -96,6 +99,6 @@ mod tests {
         let one: Frame<'_> = serde_json::from_str(&one).unwrap();
         let many: Frame<'_> = serde_json::from_str(&many).unwrap();
         assert_eq!((one.order.iter().len(), many.orders.len()), (1, 2));
-        assert_eq!(End::of(many.orders[1].status), None);
+        assert_eq!(Outcome::of(many.orders[1].status), None);
     }
 }

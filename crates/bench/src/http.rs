@@ -1,21 +1,24 @@
-//! Just enough HTTP/1.1 for a load generator: one kept-alive connection, requests as bytes, and
-//! answers that say how long they are.
+//! The part of HTTP/1.1 that a load generator needs: kept-alive connections, requests as bytes, and
+//! answers with a content length.
 
-use std::io;
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-/// A connection to the shop, made when it is first needed.
-pub(crate) struct Connection<'a> {
-    host: &'a str,
+/// A connection to the shop, made for its first request.
+pub(crate) struct Connection {
+    host: Arc<str>,
     stream: Option<TcpStream>,
     answer: Vec<u8>,
 }
 
-/// What the shop said.
+/// An answer of the shop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer<'a> {
     pub status: u16,
@@ -40,17 +43,18 @@ pub(crate) async fn connect(host: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-impl<'a> Connection<'a> {
+impl Connection {
     /// A connection to `host`.
-    pub fn to(host: &'a str) -> Self {
-        Self { host, stream: None, answer: Vec::with_capacity(4096) }
+    pub fn to(host: &Arc<str>) -> Self {
+        Self { host: Arc::clone(host), stream: None, answer: Vec::with_capacity(4096) }
     }
 
-    /// Sends a request and waits for the answer. After an error the next one starts anew.
+    /// Sends a request and waits for the answer. After an error the next request makes a new
+    /// connection.
     pub async fn send(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(self.host).await?,
+            None => connect(&self.host).await?,
         };
         stream.write_all(request).await?;
         self.answer.clear();
@@ -69,11 +73,40 @@ impl<'a> Connection<'a> {
     }
 }
 
+/// Connections that no request uses. The one used last is taken first, so that a low rate needs few
+/// and none is idle for long.
+pub(crate) struct Pool {
+    host: Arc<str>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Pool {
+    /// An empty pool for `host`.
+    pub fn to(host: &Arc<str>) -> Self {
+        Self { host: Arc::clone(host), idle: Mutex::default() }
+    }
+
+    /// Takes an idle connection, or a new one.
+    pub fn take(&self) -> Connection {
+        self.idle().pop().unwrap_or_else(|| Connection::to(&self.host))
+    }
+
+    /// Gives a connection back.
+    pub fn put(&self, connection: Connection) {
+        self.idle().push(connection);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The head of an answer.
 struct Head {
     status: u16,
-    /// Of the head itself.
+    /// Length of the head in bytes.
     length: usize,
-    /// Of the body.
+    /// Length of the body in bytes.
     body: usize,
 }
 
@@ -103,9 +136,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_in_pieces_is_read_whole_and_the_connection_kept() {
+    async fn answer_in_pieces_is_read_and_connection_kept() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
+        let host: Arc<str> = listener.local_addr().unwrap().to_string().into();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             for _ in 0..2 {
@@ -123,5 +156,17 @@ mod tests {
         }
         server.await.unwrap();
         assert!(connection.send(b"GET / HTTP/1.1\r\n\r\n").await.is_err());
+    }
+
+    #[test]
+    fn connection_used_last_is_taken_first() {
+        let pool = Pool::to(&"127.0.0.1:1".into());
+        let mut used = pool.take();
+        used.answer.extend(b"used");
+        pool.put(Connection::to(&pool.host));
+        pool.put(used);
+        assert_eq!(pool.take().answer, b"used");
+        assert!(pool.take().answer.is_empty());
+        assert!(pool.idle().is_empty());
     }
 }

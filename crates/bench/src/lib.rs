@@ -1,21 +1,22 @@
-//! `gozon bench`: places orders through the public API as fast as told, follows each until it is
-//! settled, and says how many there were and how long they took.
+//! `gozon bench`: places orders through the public API at a given rate or as fast as a number of
+//! clients can, follows each order until it is settled, and reports throughput and latency.
 //!
-//! It shares the machine with what it measures, so it is made to cost little: one thread, requests
-//! written in advance, and of each answer only the id is read.
+//! It runs on the machine that it measures, so it is built to cost little: one thread, requests
+//! written in advance, and only the id is read of each answer.
 
 #![allow(clippy::cast_precision_loss, reason = "the figures are for people")]
 
 mod args;
-mod book;
 mod check;
 mod frames;
 mod http;
 mod load;
-mod pace;
+mod processes;
 mod report;
 mod run;
+mod schedule;
 mod svg;
+mod tracker;
 mod users;
 
 pub use args::Args;

@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The result of a run.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::{
     Args,
-    book::{Book, Latencies, Sample, millis},
+    processes::ProcessorTime,
+    tracker::{Latencies, Sample, Tracker, millis},
 };
 
 /// The result, as printed and as JSON. Latencies are in milliseconds.
@@ -22,7 +23,7 @@ pub(crate) struct Report {
     users: usize,
     zipf: Option<f64>,
     sockets: usize,
-    /// How long orders were placed.
+    /// Time during which orders were placed.
     seconds: f64,
     accepted: u64,
     accepted_per_second: f64,
@@ -30,19 +31,21 @@ pub(crate) struct Report {
     cancelled: u64,
     /// Accepted, but not settled.
     unsettled: usize,
-    /// Over the time from the first order until the last one was settled.
+    /// Settled orders, divided by the time from the start until the last one was settled.
     settled_per_second: f64,
-    /// How long after the last order was placed the last one was settled.
+    /// Time from the end of the load until the last order was settled.
     drain_seconds: f64,
-    /// Requests answered otherwise than 201, or not at all.
+    /// Number of requests without a 201, by reason.
     failed: BTreeMap<String, u64>,
-    /// Orders that were due, but that no client was free to place.
+    /// Number of orders that were due while no client was free to place them.
     missed: u64,
     sockets_lost: u64,
-    /// From when an order was due (in the closed loop: sent) to its 201.
+    /// From an order's due time (in the closed loop: from its sending) to its 201.
     accept_ms: Quantiles,
     /// From the 201 to the settled frame.
     settle_ms: Quantiles,
+    /// From the start of the load until the last order was settled; only with `--processes`.
+    processor: Option<ProcessorTime>,
     pub over_time: Vec<Sample>,
 }
 
@@ -77,12 +80,13 @@ impl Report {
         start: Instant,
         loaded: Duration,
         missed: u64,
-        book: &Book,
+        processor: Option<ProcessorTime>,
+        tracker: &Tracker,
     ) -> Self {
-        let pages = book.pages();
+        let state = tracker.state();
         let seconds = loaded.as_secs_f64();
         let until_settled =
-            pages.last_settled.map_or(0.0, |last| (last - start).as_secs_f64()).max(0.001);
+            state.last_settled.map_or(0.0, |last| (last - start).as_secs_f64()).max(0.001);
         Self {
             clients: args.clients,
             rate: args.rate,
@@ -90,19 +94,20 @@ impl Report {
             zipf: args.zipf,
             sockets,
             seconds,
-            accepted: pages.accepted,
-            accepted_per_second: pages.accepted as f64 / seconds,
-            finished: pages.finished,
-            cancelled: pages.cancelled,
-            unsettled: pages.unsettled,
-            settled_per_second: pages.settled() as f64 / until_settled,
+            accepted: state.accepted,
+            accepted_per_second: state.accepted as f64 / seconds,
+            finished: state.finished,
+            cancelled: state.cancelled,
+            unsettled: state.unsettled,
+            settled_per_second: state.settled() as f64 / until_settled,
             drain_seconds: (until_settled - seconds).max(0.0),
-            failed: pages.failed.clone(),
+            failed: state.failed.clone(),
             missed,
-            sockets_lost: pages.sockets_lost,
-            accept_ms: Quantiles::of(&pages.to_accept),
-            settle_ms: Quantiles::of(&pages.to_settle),
-            over_time: pages.seconds.clone(),
+            sockets_lost: state.sockets_lost,
+            accept_ms: Quantiles::of(&state.to_accept),
+            settle_ms: Quantiles::of(&state.to_settle),
+            processor,
+            over_time: state.seconds.clone(),
         }
     }
 
@@ -116,7 +121,7 @@ impl Report {
         write!(out, "{self}")
     }
 
-    /// Whether every accepted order was settled.
+    /// Fails unless every accepted order was settled.
     pub fn verdict(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.accepted > 0, "no order was accepted: {:?}", self.failed);
         anyhow::ensure!(
@@ -145,8 +150,8 @@ impl fmt::Display for Report {
             self.settled_per_second,
             self.drain_seconds
         )?;
-        for (how, count) in &self.failed {
-            writeln!(f, "failed    {count:>9} requests: {how}")?;
+        for (reason, count) in &self.failed {
+            writeln!(f, "failed    {count:>9} requests: {reason}")?;
         }
         if self.missed > 0 {
             writeln!(
@@ -158,7 +163,7 @@ impl fmt::Display for Report {
         if self.sockets_lost > 0 {
             writeln!(
                 f,
-                "sockets   {:>9} ended by the shop and connected again",
+                "sockets   {:>9} closed by the shop and connected again",
                 self.sockets_lost
             )?;
         }
@@ -172,6 +177,9 @@ impl fmt::Display for Report {
         {
             let Quantiles { p50, p90, p99, p999, max, .. } = of;
             writeln!(f, "{name:<22}{p50:>9.1}{p90:>9.1}{p99:>9.1}{p999:>9.1}{max:>9.1}")?;
+        }
+        if let Some(processor) = &self.processor {
+            write!(f, "\n{processor}")?;
         }
         match self.unsettled {
             0 => writeln!(f, "\nEvery accepted order is settled."),

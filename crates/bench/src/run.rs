@@ -1,4 +1,4 @@
-//! A run from its start to its verdict.
+//! A run from its start to its report.
 
 use std::{
     sync::Arc,
@@ -12,20 +12,19 @@ use tokio::{sync::oneshot, task::JoinSet, time::interval};
 use uuid::Uuid;
 
 use crate::{
-    Args,
-    book::Book,
-    check, frames, http, load,
-    pace::Pace,
+    Args, check, frames, http, load,
+    processes::Meter,
     report::Report,
+    schedule::Schedule,
     svg,
+    tracker::Tracker,
     users::{self, Users},
 };
 
-/// How often the progress line and the samples move on.
-const SECOND: Duration = Duration::from_secs(1);
+/// Time between two samples, and between two updates of the progress line.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Loads the shop as `args` say, prints what came of it, and checks that every accepted order was
-/// settled.
+/// Loads the shop, prints the report, and checks that every accepted order was settled.
 ///
 /// # Errors
 /// The shop can't be used, nothing was accepted, or an accepted order was not settled.
@@ -44,27 +43,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 async fn bench(args: &Args) -> anyhow::Result<Report> {
     let host = host_of(&args.url)?;
     let users = Arc::new(Users::new(args, &host, RandomSource::system()));
-    let book = Arc::new(Book::default());
+    let tracker = Arc::new(Tracker::default());
     open_accounts(&host, &users, args.clients).await?;
     let watched = args.sockets.min(users.ids().len());
-    follow(&host, &users.ids()[..watched], &book).await?;
+    follow(&host, &users.ids()[..watched], &tracker).await?;
 
     let seconds = if args.orders.is_none() { args.seconds.or(Some(10.0)) } else { args.seconds };
+    let pool = Arc::new(http::Pool::to(&host));
+    let meter = Meter::start(&args.processes)?;
     let start = Instant::now();
-    let pace = Arc::new(Pace::start(args.rate, seconds, args.orders));
-    let ticker = tokio::spawn(tick(start, Arc::clone(&book)));
+    let schedule = Arc::new(Schedule::start(args.rate, seconds, args.orders));
+    let sampler = tokio::spawn(sample(start, Arc::clone(&tracker)));
     let mut clients = JoinSet::new();
     for _ in 0..args.clients.max(1) {
-        let (users, pace, book) = (Arc::clone(&users), Arc::clone(&pace), Arc::clone(&book));
-        clients.spawn(load::client(Arc::clone(&host), users, pace, book));
+        let (users, schedule) = (Arc::clone(&users), Arc::clone(&schedule));
+        clients.spawn(load::client(Arc::clone(&pool), users, schedule, Arc::clone(&tracker)));
     }
     clients.join_all().await;
     let loaded = start.elapsed();
     let patience = Duration::from_secs(args.patience);
-    check::all_settled(&book, &host, users.ids(), patience).await?;
-    ticker.abort();
-    book.tick(start, SECOND);
-    Ok(Report::new(args, watched, start, loaded, pace.missed(), &book))
+    check::all_settled(&tracker, &host, users.ids(), patience).await?;
+    let accepted = tracker.state().accepted;
+    let processor = meter.map(|meter| meter.stop(accepted)).transpose()?;
+    sampler.abort();
+    tracker.sample(start, SAMPLE_INTERVAL);
+    Ok(Report::new(args, watched, start, loaded, schedule.missed(), processor, &tracker))
 }
 
 /// The host and port of `http://host:port/`.
@@ -94,32 +97,32 @@ async fn open_accounts(host: &Arc<str>, users: &Arc<Users>, clients: usize) -> a
 }
 
 /// Opens a socket for each of these users.
-async fn follow(host: &Arc<str>, users: &[Uuid], book: &Arc<Book>) -> anyhow::Result<()> {
+async fn follow(host: &Arc<str>, users: &[Uuid], tracker: &Arc<Tracker>) -> anyhow::Result<()> {
     for &user in users {
         let (sender, connected) = oneshot::channel();
-        tokio::spawn(frames::follow(Arc::clone(host), user, Arc::clone(book), sender));
+        tokio::spawn(frames::follow(Arc::clone(host), user, Arc::clone(tracker), sender));
         connected.await.context("a socket task ended")??;
     }
     Ok(())
 }
 
-/// Takes a sample each second, and shows how it goes where somebody may be looking.
-async fn tick(start: Instant, book: Arc<Book>) {
+/// Takes a sample each second, and shows it as a progress line on a terminal.
+async fn sample(start: Instant, tracker: Arc<Tracker>) {
     let line = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
         line.set_style(style);
     }
-    let mut ticks = interval(SECOND);
+    let mut ticks = interval(SAMPLE_INTERVAL);
     let mut last = ticks.tick().await;
     loop {
         let now = ticks.tick().await;
-        book.tick(start, now - last);
+        tracker.sample(start, now - last);
         last = now;
-        let pages = book.pages();
-        if let Some(sample) = pages.seconds.last() {
+        let state = tracker.state();
+        if let Some(sample) = state.seconds.last() {
             line.set_message(format!(
                 "{:.0} s  {:.0} accepted/s  {:.0} settled/s  {} unsettled  201 in {:.1} ms  settled in {:.1} ms",
-                sample.at, sample.accepted, sample.settled, pages.unsettled, sample.accept_p50, sample.settle_p50,
+                sample.at, sample.accepted, sample.settled, state.unsettled, sample.accept_p50, sample.settle_p50,
             ));
             line.tick();
         }

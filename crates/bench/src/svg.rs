@@ -2,16 +2,20 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::{book::Sample, report::Report};
+use crate::{report::Report, tracker::Sample};
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 70.0;
-const TOP: f64 = 34.0;
-/// From the top of one panel to that of the next.
-const PANEL: f64 = TOP + HEIGHT + 46.0;
+/// Width of a panel's plot, in the units of the drawing, as all lengths here.
+const PLOT_WIDTH: f64 = 860.0;
+/// Height of a panel's plot.
+const PLOT_HEIGHT: f64 = 250.0;
+/// Space to the left of a plot, for the scale.
+const LEFT_MARGIN: f64 = 70.0;
+/// Space above a plot, for the title.
+const TOP_MARGIN: f64 = 34.0;
+/// Distance from the top of one panel to the top of the next.
+const PANEL_HEIGHT: f64 = TOP_MARGIN + PLOT_HEIGHT + 46.0;
 
-/// A line of a panel: its name, its colour, and what it shows of a second.
+/// A line of a panel: its name, its colour, and the figure of a sample that it shows.
 type Line = (&'static str, &'static str, fn(&Sample) -> f64);
 
 const THROUGHPUT: &[Line] =
@@ -26,18 +30,18 @@ const LATENCY: &[Line] = &[
 /// The plot as an SVG document.
 pub(crate) fn plot(report: &Report) -> String {
     let mut svg = String::new();
-    draw(&mut svg, &report.over_time).expect("a String takes all");
+    draw(&mut svg, &report.over_time).expect("writing to a String does not fail");
     svg
 }
 
 fn draw(svg: &mut String, samples: &[Sample]) -> fmt::Result {
-    let (width, height) = (LEFT + WIDTH + 20.0, 2.0 * PANEL);
+    let (width, height) = (LEFT_MARGIN + PLOT_WIDTH + 20.0, 2.0 * PANEL_HEIGHT);
     writeln!(
         svg,
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" fill="#444"><rect width="100%" height="100%" fill="white"/>"##
     )?;
     panel(svg, 0.0, "orders per second", THROUGHPUT, samples)?;
-    panel(svg, PANEL, "latency in ms", LATENCY, samples)?;
+    panel(svg, PANEL_HEIGHT, "latency in ms", LATENCY, samples)?;
     writeln!(svg, "</svg>")
 }
 
@@ -49,24 +53,24 @@ fn panel(
     samples: &[Sample],
 ) -> fmt::Result {
     let values = lines.iter().flat_map(|(.., value)| samples.iter().map(value));
-    let most = round_up(values.fold(0.0, f64::max));
+    let top = round_up(values.fold(0.0, f64::max));
     let last = samples.last().map_or(1.0, |sample| sample.at).max(1.0);
-    let x = |at: f64| LEFT + at / last * WIDTH;
-    let y = |value: f64| offset + TOP + HEIGHT - value / most * HEIGHT;
+    let x = |at: f64| LEFT_MARGIN + at / last * PLOT_WIDTH;
+    let y = |value: f64| offset + TOP_MARGIN + PLOT_HEIGHT - value / top * PLOT_HEIGHT;
 
     writeln!(
         svg,
-        r#"<text x="{LEFT}" y="{:.0}" font-weight="bold">{title}</text>"#,
-        y(most) - 14.0
+        r#"<text x="{LEFT_MARGIN}" y="{:.0}" font-weight="bold">{title}</text>"#,
+        y(top) - 14.0
     )?;
     for step in 0..=5 {
-        let value = most * f64::from(step) / 5.0;
+        let value = top * f64::from(step) / 5.0;
         writeln!(
             svg,
-            r##"<path d="M{LEFT} {y:.1}H{right:.1}" stroke="#ddd"/><text x="{label:.1}" y="{y:.1}" text-anchor="end" dominant-baseline="middle">{value}</text>"##,
+            r##"<path d="M{LEFT_MARGIN} {y:.1}H{right:.1}" stroke="#ddd"/><text x="{label:.1}" y="{y:.1}" text-anchor="end" dominant-baseline="middle">{value}</text>"##,
             y = y(value),
-            right = LEFT + WIDTH,
-            label = LEFT - 8.0
+            right = LEFT_MARGIN + PLOT_WIDTH,
+            label = LEFT_MARGIN - 8.0
         )?;
         let at = last * f64::from(step) / 5.0;
         writeln!(
@@ -76,7 +80,7 @@ fn panel(
             y(0.0) + 20.0
         )?;
     }
-    let mut legend = LEFT + 180.0;
+    let mut legend = LEFT_MARGIN + 180.0;
     for (name, colour, value) in lines {
         let points: Vec<_> =
             samples.iter().map(|s| format!("{:.1},{:.1}", x(s.at), y(value(s)))).collect();
@@ -84,7 +88,7 @@ fn panel(
             svg,
             r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/><text x="{legend}" y="{:.0}" fill="{colour}">{name}</text>"#,
             points.join(" "),
-            y(most) - 14.0
+            y(top) - 14.0
         )?;
         legend += 160.0;
     }

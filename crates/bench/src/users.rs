@@ -1,32 +1,33 @@
-//! Who orders.
+//! The users that place orders.
 
 use gozon_contract::RandomSource;
 use uuid::{Builder, Uuid};
 
 use crate::{Args, http};
 
-/// What each user has on the account: the largest top-up there is.
-const DEPOSIT: &str = r#"{"amount":1000000000000}"#;
-/// What is ordered.
-const ORDER: &str = r#"{"amount":9900,"description":"A red kettle"}"#;
+/// The deposit of each user: the largest amount there is, so that no order is declined.
+const DEPOSIT_BODY: &str = r#"{"amount":1000000000000}"#;
+/// Each order.
+const ORDER_BODY: &str = r#"{"amount":9900,"description":"A red kettle"}"#;
 
-/// The users of a run, new ones each time.
+/// The users of a run. Each run makes new ones.
 pub(crate) struct Users {
     ids: Vec<Uuid>,
-    orders: Vec<Vec<u8>>,
-    draw: Draw,
+    /// Each user's request for an order.
+    requests: Vec<Vec<u8>>,
+    distribution: Distribution,
     random: RandomSource,
 }
 
-/// Which user is next.
-enum Draw {
+/// How likely each user is to place the next order.
+enum Distribution {
     Uniform,
-    /// The running total of the users' weights.
+    /// The running totals of the users' weights.
     Weighted(Vec<f64>),
 }
 
 impl Users {
-    /// The users that `args` asks for, of the shop at `host`.
+    /// The users for a run with `args` against the shop at `host`.
     pub fn new(args: &Args, host: &str, random: RandomSource) -> Self {
         let count = if args.hot { 1 } else { args.users.max(1) };
         let id = |_| {
@@ -34,12 +35,13 @@ impl Users {
             Builder::from_random_bytes(random.to_be_bytes()).into_uuid()
         };
         let ids: Vec<Uuid> = (0..count).map(id).collect();
-        let order = |id: &Uuid| http::request("POST", "/orders", host, &id.to_string(), ORDER);
-        let draw = match args.zipf {
-            Some(exponent) => Draw::Weighted(zipf(count, exponent)),
-            None => Draw::Uniform,
+        let request =
+            |id: &Uuid| http::request("POST", "/orders", host, &id.to_string(), ORDER_BODY);
+        let distribution = match args.zipf {
+            Some(exponent) => Distribution::Weighted(zipf(count, exponent)),
+            None => Distribution::Uniform,
         };
-        Self { orders: ids.iter().map(order).collect(), ids, draw, random }
+        Self { requests: ids.iter().map(request).collect(), ids, distribution, random }
     }
 
     /// Their ids.
@@ -47,21 +49,22 @@ impl Users {
         &self.ids
     }
 
-    /// Draws a user: the index, and the request with which that user places an order.
+    /// Draws a user: returns the index, and that user's request for an order.
     pub fn draw(&self) -> (usize, &[u8]) {
         let roll = self.random.next_u64();
-        let index = match &self.draw {
-            Draw::Uniform => usize::try_from(roll % self.ids.len() as u64).unwrap_or(0),
-            Draw::Weighted(totals) => {
+        let index = match &self.distribution {
+            Distribution::Uniform => usize::try_from(roll % self.ids.len() as u64).unwrap_or(0),
+            Distribution::Weighted(totals) => {
                 let share = (roll >> 11) as f64 / (1_u64 << 53) as f64;
                 let point = share * totals.last().copied().unwrap_or(0.0);
                 totals.partition_point(|total| *total <= point).min(self.ids.len() - 1)
             }
         };
-        (index, &self.orders[index])
+        (index, &self.requests[index])
     }
 }
 
+/// Running totals of the weights of a Zipf distribution.
 fn zipf(count: usize, exponent: f64) -> Vec<f64> {
     let mut total = 0.0;
     let weight = |rank| {
@@ -71,14 +74,14 @@ fn zipf(count: usize, exponent: f64) -> Vec<f64> {
     (1..=count).map(weight).collect()
 }
 
-/// Opens and tops up a user's account.
+/// Opens a user's account and pays in.
 pub(crate) async fn open(
-    connection: &mut http::Connection<'_>,
+    connection: &mut http::Connection,
     host: &str,
     user: Uuid,
 ) -> anyhow::Result<()> {
     let user = user.to_string();
-    for (path, body) in [("/accounts", ""), ("/accounts/deposit", DEPOSIT)] {
+    for (path, body) in [("/accounts", ""), ("/accounts/deposit", DEPOSIT_BODY)] {
         let answer = connection.send(&http::request("POST", path, host, &user, body)).await?;
         if !matches!(answer.status, 200 | 201) {
             let body = String::from_utf8_lossy(answer.body);
