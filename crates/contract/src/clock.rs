@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -67,33 +67,77 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where the time comes from: the system's clock, or one that a test moves by hand.
+/// Where the time comes from: the system's clock, one that follows another, or one that a test moves
+/// by hand. Clones are the same clock.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    Following(Arc<Following>),
+    Manual(Arc<AtomicI64>),
+}
+
+/// A clock that was set once or more, and goes on by the monotonic clock, which nobody sets.
+#[derive(Debug)]
+struct Following {
+    started: Instant,
+    /// What to add to the microseconds since `started`.
+    offset: AtomicI64,
+}
+
+impl Following {
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+}
 
 impl Clock {
     /// The system's wall clock.
     pub fn system() -> Self {
-        Self(None)
+        Self(Source::System)
     }
 
-    /// A clock that stands still at `start` until [`Clock::advance`] moves it. Clones share it.
+    /// A clock that shows `now`, and goes on from there whatever happens to the system's clock, until
+    /// [`Clock::set`] corrects it.
+    pub fn following(now: Timestamp) -> Self {
+        let following = Following { started: Instant::now(), offset: AtomicI64::new(now.micros()) };
+        Self(Source::Following(Arc::new(following)))
+    }
+
+    /// A clock that stands still at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(start.micros()))))
+        Self(Source::Manual(Arc::new(AtomicI64::new(start.micros()))))
     }
 
     /// What time it is.
     #[allow(clippy::disallowed_methods, reason = "the one home of the wall clock")]
     pub fn now(&self) -> Timestamp {
+        Timestamp(match &self.0 {
+            Source::System => jiff::Timestamp::now().as_microsecond(),
+            Source::Following(following) => {
+                following.offset.load(Ordering::SeqCst).saturating_add(following.elapsed())
+            }
+            Source::Manual(manual) => manual.load(Ordering::SeqCst),
+        })
+    }
+
+    /// Sets a clock that follows another or is moved by hand; the system's clock stays as it is.
+    pub fn set(&self, now: Timestamp) {
         match &self.0 {
-            None => Timestamp(jiff::Timestamp::now().as_microsecond()),
-            Some(manual) => Timestamp(manual.load(Ordering::SeqCst)),
+            Source::System => {}
+            Source::Following(following) => following
+                .offset
+                .store(now.micros().saturating_sub(following.elapsed()), Ordering::SeqCst),
+            Source::Manual(manual) => manual.store(now.micros(), Ordering::SeqCst),
         }
     }
 
-    /// Moves a manual clock forward; the system's clock does not listen.
+    /// Moves a manual clock forward; no other one can be moved.
     pub fn advance(&self, by: Duration) {
-        if let Some(manual) = &self.0 {
+        if let Source::Manual(manual) = &self.0 {
             manual.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
@@ -156,7 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_rolls_the_same() {
+    fn a_following_clock_goes_on_from_where_it_is_set() {
+        let clock = Clock::following(Timestamp::from_micros(1_000));
+        assert!(clock.now() >= Timestamp::from_micros(1_000));
+        clock.set(Timestamp::from_micros(500_000_000));
+        let later = clock.clone().now();
+        assert!(later >= Timestamp::from_micros(500_000_000));
+        clock.set(Timestamp::from_micros(5));
+        assert!(clock.now() < later);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_sequence() {
         let (a, b) = (RandomSource::seeded(7), RandomSource::seeded(7));
         assert!((0..100).all(|_| a.next_u64() == b.next_u64()));
         let around = Duration::from_millis(100);

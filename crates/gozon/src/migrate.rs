@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gozon_store::{Db, Migration};
+use gozon_store::{CLOCK_MIGRATIONS, Db, Migration};
 
 use crate::config::Databases;
 
 /// The tables of the orders database.
 pub fn orders() -> Vec<Migration> {
-    [gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS, gozon_orders::MIGRATIONS].concat()
+    let shared = [CLOCK_MIGRATIONS, gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS];
+    [shared.concat(), gozon_orders::MIGRATIONS.to_vec()].concat()
 }
 
 /// The tables of the payments database.
 pub fn payments() -> Vec<Migration> {
-    [gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS, gozon_payments::MIGRATIONS].concat()
+    let shared = [CLOCK_MIGRATIONS, gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS];
+    [shared.concat(), gozon_payments::MIGRATIONS.to_vec()].concat()
 }
 
 /// `gozon migrate`: both databases, or a clear error.

@@ -12,7 +12,7 @@ use gozon_contract::{
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::Broker;
 use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached};
-use gozon_store::{Db, Migration};
+use gozon_store::{DatabaseClock, Db, Migration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -84,19 +84,14 @@ impl Orders {
         db: Db,
         broker: Arc<dyn Broker>,
         limits: StreamLimits,
-        clock: Clock,
+        time: DatabaseClock,
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
         let (hub, recent) = (Hub::new(limits), Recent::new());
-        let mut wiring = Wiring::new(
-            NAME,
-            db.clone(),
-            Arc::clone(&broker),
-            clock.clone(),
-            random.clone(),
-            tasks,
-        );
+        let clock = time.clock();
+        let mut wiring =
+            Wiring::new(NAME, db.clone(), Arc::clone(&broker), time, random.clone(), tasks);
         let place =
             wiring.group_commit("orders", PlaceOrders { recent: recent.clone(), hub: hub.clone() });
         wiring.inbox(

@@ -7,7 +7,7 @@ use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, To
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::Broker;
 use gozon_service::{GroupCommit, Tasks, Wiring};
-use gozon_store::{Db, Migration};
+use gozon_store::{DatabaseClock, Db, Migration};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -74,12 +74,12 @@ impl Payments {
     pub fn start(
         db: Db,
         broker: Arc<dyn Broker>,
-        clock: Clock,
+        time: DatabaseClock,
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let mut wiring =
-            Wiring::new(NAME, db.clone(), broker, clock.clone(), random.clone(), tasks);
+        let clock = time.clock();
+        let mut wiring = Wiring::new(NAME, db.clone(), broker, time, random.clone(), tasks);
         let open_account = wiring.group_commit("accounts", OpenAccounts);
         let deposit = wiring.group_commit("deposits", Deposits { clock: clock.clone() });
         wiring.inbox(PAYMENT_REQUESTED, Settle { clock: clock.clone() });

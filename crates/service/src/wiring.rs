@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use gozon_contract::{Clock, RandomSource, Topic};
+use gozon_contract::{RandomSource, Topic};
 use gozon_http::{Answer, Health};
 use gozon_messaging::{
     BacklogMetrics, Broker, Context, Expiring, HandOver, Inbox, Received, Relay, Retention, UseCase,
 };
-use gozon_store::Db;
+use gozon_store::{DatabaseClock, Db};
 use serde::de::DeserializeOwned;
 
 use crate::{EXPIRING, GroupCommit, Stage, Tasks, attached, health::service_health};
@@ -28,12 +28,19 @@ impl<'a> Wiring<'a> {
         service: &'static str,
         db: Db,
         broker: Arc<dyn Broker>,
-        clock: Clock,
+        time: DatabaseClock,
         random: RandomSource,
         tasks: &'a Tasks,
     ) -> Self {
         let health = service_health(service, &db, &broker);
-        let (context, hand_over) = Context::new(service, db, broker, clock, random);
+        let (context, hand_over) = Context::new(service, db, broker, time.clock(), random);
+        let stop = tasks.stop_token(Stage::Inboxes);
+        tasks.spawn(Stage::Inboxes, "clock", async move {
+            tokio::select! {
+                () = time.follow() => {}
+                () = stop.cancelled() => {}
+            }
+        });
         Self { context, health, tasks, hand_over }
     }
 

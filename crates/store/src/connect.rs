@@ -223,6 +223,10 @@ impl Db {
         self.read().await?.query(crate::select!("select 1")).fetch_one::<(i32,)>().await.map(drop)
     }
 
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.write.is_postgres()
+    }
+
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
         self.read.close().await;

@@ -21,6 +21,7 @@
 //!
 //! Instants are stored as `bigint` microseconds since the epoch, which both read alike.
 
+mod clock;
 mod connect;
 mod error;
 mod migrate;
@@ -30,6 +31,7 @@ mod session;
 mod statement;
 mod tx;
 
+pub use clock::{CLOCK_MIGRATIONS, DatabaseClock};
 pub use connect::{Db, InvalidUrl};
 pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
