@@ -81,7 +81,7 @@ pub fn open(name: &str, url: &DatabaseUrl, connections: u32) -> anyhow::Result<D
 }
 
 /// Says what to do about it.
-fn explain(error: &AuditError) -> anyhow::Error {
+pub fn explain(error: &AuditError) -> anyhow::Error {
     let name = error.side.as_str();
     let advice = if error.source.is_unavailable() {
         format!("check that it runs, and --{name}-database-url")

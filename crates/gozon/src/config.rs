@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::{
     dead_letters::DeadLettersArgs,
     settings::{DatabaseUrl, address, instance_url, log_filter, page_origin},
+    why::WhyArgs,
 };
 
 /// Orders and payments for an online shop: no order lost, nobody charged twice, no balance wrong.
@@ -55,6 +56,11 @@ pub enum Command {
     Audit(Audit),
     /// Ask a server for a health URL, such as http://127.0.0.1:8080/readyz; fails unless it says yes
     Health(HealthUrl),
+    /// Say where an order is, why, and what to do about it
+    ///
+    /// Looks for the order, its payment and its messages in both databases. Writes nothing. Exits
+    /// with 1 if nothing is known of the order.
+    Why(WhyArgs),
     /// Print the merged OpenAPI document
     Openapi,
     /// Print a shell's completions, such as: gozon completions bash > /etc/bash_completion.d/gozon

@@ -14,6 +14,7 @@ mod settings;
 mod terminal;
 mod up;
 mod web;
+mod why;
 
 use std::process::ExitCode;
 
@@ -37,8 +38,8 @@ fn main() -> ExitCode {
         }
     };
     let log = match cli.command {
-        // It reads for long; a warning about each slow query would not help.
-        Some(Command::Audit(_)) => format!("sqlx::query=error,{}", cli.log),
+        // These read for long; a warning about each slow query would not help.
+        Some(Command::Audit(_) | Command::Why(_)) => format!("sqlx::query=error,{}", cli.log),
         _ => cli.log.clone(),
     };
     if let Err(error) = Logs::start(&log) {
@@ -73,6 +74,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args).await?,
         Command::Audit(args) => return Ok(audit::run(&args).await),
         Command::Health(args) => return health::ask(&args.url).await,
+        Command::Why(args) => return why::run(&args).await,
         Command::Openapi => openapi::print()?,
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Man { command } => manual::man(&command)?,

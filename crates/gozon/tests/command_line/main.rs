@@ -26,6 +26,7 @@ const COMMANDS: &[&[&str]] = &[
     &["dead-letters", "discard"],
     &["audit"],
     &["health"],
+    &["why"],
     &["openapi"],
     &["completions"],
     &["man"],
