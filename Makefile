@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 SERVICES := scripts/services run --two-postgres --fast --
-export GOZON_BIN ?= $(CURDIR)/target/debug/gozon
+# The binary under test: GOZON_BIN if it is set, otherwise what cargo builds, wherever that is.
+BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
 
 .PHONY: help
 help: ## List the targets
@@ -13,8 +14,7 @@ help: ## List the targets
 
 .PHONY: run
 run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
-	cargo build --release --package gozon
-	exec target/release/gozon up
+	exec cargo run --release --package gozon -- up
 
 .PHONY: test
 test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
@@ -30,8 +30,7 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 
 .PHONY: test-api
 test-api: api/node_modules/.package-lock.json ## Check the contracts in api/
-	cargo build --package gozon
-	cd api && npm test
+	$(BUILT); cd api && npm test
 
 api/node_modules/.package-lock.json: api/package.json api/package-lock.json
 	cd api && npm ci --ignore-scripts --no-audit --no-fund
@@ -51,8 +50,7 @@ test-web: web ## Check the front end and run its unit tests
 
 .PHONY: test-page
 test-page: web ## Test the front end in a real browser against the real shop
-	cargo build --package gozon
-	cd web && npm run e2e
+	$(BUILT); cd web && npm run e2e
 
 .PHONY: lint
 lint: ## Formatting and lints

@@ -32,13 +32,16 @@ mod recheck;
 mod report;
 mod sql;
 mod walk;
+mod why;
 
 use std::time::Duration;
 
 use gozon_contract::Clock;
 use gozon_store::Db;
+use serde::Serialize;
 
 pub use report::{Check, Finding, Kind, Report, Sums};
+pub use why::{Entry, Order, OrderReport, Payment, Place, Verdict, Waiting, why};
 
 /// How to audit.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +68,8 @@ pub struct Progress {
 }
 
 /// One of the two databases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The orders service's.
     Orders,
@@ -85,7 +89,7 @@ impl Side {
 
 /// A database that could not be read to the end.
 #[derive(Debug, thiserror::Error)]
-#[error("the {} database can't be audited", side.as_str())]
+#[error("the {} database can't be read", side.as_str())]
 pub struct AuditError {
     /// Which one.
     pub side: Side,

@@ -1,30 +1,39 @@
-//! `gozon audit`: does everything hold that must?
+//! `gozon audit`: checks that no money or order is lost or wrong.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::Path,
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use gozon_audit::{AuditError, Options, Progress, Report};
 use gozon_contract::Clock;
 use gozon_store::Db;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::config::Audit;
+use crate::{
+    config::Audit,
+    settings::DatabaseUrl,
+    terminal::{self, ignore_broken_pipe},
+};
 
 /// Two snapshots of each database, and one connection for second looks.
 const CONNECTIONS: u32 = 3;
 
-/// What was on its way when it was looked at has this long to arrive.
+/// How long what was between two places may take to arrive before it is looked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Audits and prints the report: 0 if everything holds, 1 if not, 2 if it can't be told.
+/// Audits and prints the report: exits with 0 if everything holds, 1 if not, 2 if the databases
+/// can't be read.
 pub async fn run(args: &Audit) -> ExitCode {
-    let told = async { print(&audit(args).await?, args.json) };
-    match told.await {
+    let result = async {
+        let report = audit(args).await?;
+        // A reader that went away has read enough; the exit code still tells the result.
+        print(&report, args.json).or_else(ignore_broken_pipe)?;
+        anyhow::Ok(report.ok)
+    };
+    match result.await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -36,9 +45,9 @@ pub async fn run(args: &Audit) -> ExitCode {
 }
 
 async fn audit(args: &Audit) -> anyhow::Result<Report> {
-    let orders = open("orders", &args.databases.orders_url())?;
-    let payments = open("payments", &args.databases.payments_url())?;
-    let bar = progress_bar();
+    let orders = open("orders", &args.databases.orders_url(), CONNECTIONS)?;
+    let payments = open("payments", &args.databases.payments_url(), CONNECTIONS)?;
+    let bar = terminal::bar("{human_pos} of {human_len} rows, {eta} left");
     let options = Options {
         new_age_limit: Duration::from_secs(args.new_age_limit),
         max_findings: args.max_findings,
@@ -57,9 +66,9 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Opens a database that is there: an audit makes none.
-fn open(name: &str, url: &str) -> anyhow::Result<Db> {
-    if let Some(path) = url.strip_prefix("sqlite:") {
+/// Opens a database that exists: reading makes no SQLite file.
+pub fn open(name: &str, url: &DatabaseUrl, connections: u32) -> anyhow::Result<Db> {
+    if let Some(path) = url.as_str().strip_prefix("sqlite:") {
         let path = path.trim_start_matches("//");
         if !Path::new(path).is_file() {
             bail!(
@@ -68,11 +77,11 @@ fn open(name: &str, url: &str) -> anyhow::Result<Db> {
             );
         }
     }
-    Db::open(url, CONNECTIONS).with_context(|| format!("--{name}-database-url can't be used"))
+    url.open(connections)
 }
 
 /// Says what to do about it.
-fn explain(error: &AuditError) -> anyhow::Error {
+pub fn explain(error: &AuditError) -> anyhow::Error {
     let name = error.side.as_str();
     let advice = if error.source.is_unavailable() {
         format!("check that it runs, and --{name}-database-url")
@@ -82,26 +91,12 @@ fn explain(error: &AuditError) -> anyhow::Error {
     anyhow!("{error}: {}; {advice}", error.source)
 }
 
-/// On a terminal only.
-fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = "{spinner} {wide_bar} {human_pos} of {human_len} rows, {eta} left";
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
-}
-
-fn print(report: &Report, json: bool) -> anyhow::Result<bool> {
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
     } else {
         write!(out, "{report}")?;
     }
-    Ok(report.ok)
+    Ok(())
 }

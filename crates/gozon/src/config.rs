@@ -4,9 +4,14 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::dead_letters::DeadLettersArgs;
+use crate::{
+    dead_letters::DeadLettersArgs,
+    settings::{DatabaseUrl, address, instance_url, log_filter, page_origin},
+    why::WhyArgs,
+};
 
 /// Orders and payments for an online shop: no order lost, nobody charged twice, no balance wrong.
 ///
@@ -16,7 +21,7 @@ use crate::dead_letters::DeadLettersArgs;
 #[command(name = "gozon", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module.
-    #[arg(long, env = "GOZON_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "GOZON_LOG", default_value = "info", global = true, value_parser = log_filter)]
     pub log: String,
     /// What to do.
     #[command(subcommand)]
@@ -51,8 +56,23 @@ pub enum Command {
     Audit(Audit),
     /// Ask a server for a health URL, such as http://127.0.0.1:8080/readyz; fails unless it says yes
     Health(HealthUrl),
+    /// Say where an order is, why, and what to do about it
+    ///
+    /// Looks for the order, its payment and its messages in both databases. Writes nothing. Exits
+    /// with 1 if nothing is known of the order.
+    Why(WhyArgs),
     /// Print the merged OpenAPI document
     Openapi,
+    /// Print a shell's completions, such as: gozon completions bash > /etc/bash_completion.d/gozon
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page, such as: gozon man | man -l -
+    Man {
+        /// The page of a command, such as `dead-letters retry`, in place of the main one
+        command: Vec<String>,
+    },
     /// Load a running shop with orders and say how fast it was
     Bench(gozon_bench::Args),
 }
@@ -64,24 +84,26 @@ pub struct Databases {
     #[arg(long, env = "GOZON_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
     /// The orders database: postgres://… or sqlite:PATH [default: sqlite:<DATA_DIR>/orders.db]
-    #[arg(long, env = "GOZON_ORDERS_DATABASE_URL", hide_env_values = true)]
-    pub orders_database_url: Option<String>,
+    #[arg(long, env = "GOZON_ORDERS_DATABASE_URL", value_parser = DatabaseUrl::parser("orders-database-url"))]
+    pub orders_database_url: Option<DatabaseUrl>,
     /// The payments database: postgres://… or sqlite:PATH [default: sqlite:<DATA_DIR>/payments.db]
-    #[arg(long, env = "GOZON_PAYMENTS_DATABASE_URL", hide_env_values = true)]
-    pub payments_database_url: Option<String>,
+    #[arg(long, env = "GOZON_PAYMENTS_DATABASE_URL", value_parser = DatabaseUrl::parser("payments-database-url"))]
+    pub payments_database_url: Option<DatabaseUrl>,
 }
 
 impl Databases {
     /// The orders database's URL.
-    pub fn orders_url(&self) -> String {
-        let file = || format!("sqlite:{}", self.data_dir.join("orders.db").display());
-        self.orders_database_url.clone().unwrap_or_else(file)
+    pub fn orders_url(&self) -> DatabaseUrl {
+        self.orders_database_url.clone().unwrap_or_else(|| self.file("orders.db"))
     }
 
     /// The payments database's URL.
-    pub fn payments_url(&self) -> String {
-        let file = || format!("sqlite:{}", self.data_dir.join("payments.db").display());
-        self.payments_database_url.clone().unwrap_or_else(file)
+    pub fn payments_url(&self) -> DatabaseUrl {
+        self.payments_database_url.clone().unwrap_or_else(|| self.file("payments.db"))
+    }
+
+    fn file(&self, name: &str) -> DatabaseUrl {
+        DatabaseUrl::new("data-dir", format!("sqlite:{}", self.data_dir.join(name).display()))
     }
 }
 
@@ -99,7 +121,7 @@ pub struct Audit {
     #[arg(long, env = "GOZON_MAX_FINDINGS", default_value_t = 20, value_name = "N")]
     pub max_findings: usize,
     /// Print the report as JSON
-    #[arg(long, env = "GOZON_JSON", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "GOZON_JSON")]
     pub json: bool,
 }
 
@@ -107,16 +129,16 @@ pub struct Audit {
 #[derive(Args, Clone, Debug)]
 pub struct Up {
     /// Where to serve the shop
-    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
     /// Where to serve /metrics, /livez and /readyz; never make this public
-    #[arg(long, env = "GOZON_ADMIN_LISTEN", default_value = "127.0.0.1:9464")]
+    #[arg(long, env = "GOZON_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_parser = address)]
     pub admin_listen: SocketAddr,
     /// Where the databases are.
     #[command(flatten)]
     pub databases: Databases,
     /// The broker: memory:, amqp://… or kafka://host:port,…
-    #[arg(long, env = "GOZON_BROKER_URL", default_value = "memory:", hide_env_values = true)]
+    #[arg(long, env = "GOZON_BROKER_URL", default_value = "memory:")]
     pub broker_url: String,
     /// The most connections to each database
     #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
@@ -136,19 +158,19 @@ pub struct Up {
 #[derive(Args, Clone, Debug)]
 pub struct Gateway {
     /// Where to serve
-    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
     /// Where to serve /metrics, /livez and /readyz; off unless set; never make this public
-    #[arg(long, env = "GOZON_ADMIN_LISTEN")]
+    #[arg(long, env = "GOZON_ADMIN_LISTEN", value_parser = address)]
     pub admin_listen: Option<SocketAddr>,
     /// The orders instances, such as http://10.0.0.5:8081,http://10.0.0.6:8081
-    #[arg(long, env = "GOZON_ORDERS_URLS", value_delimiter = ',', required = true)]
+    #[arg(long, env = "GOZON_ORDERS_URLS", value_delimiter = ',', required = true, value_parser = instance_url)]
     pub orders_urls: Vec<String>,
     /// The payments instances
-    #[arg(long, env = "GOZON_PAYMENTS_URLS", value_delimiter = ',', required = true)]
+    #[arg(long, env = "GOZON_PAYMENTS_URLS", value_delimiter = ',', required = true, value_parser = instance_url)]
     pub payments_urls: Vec<String>,
     /// The instances of the web front end; without any there is no page
-    #[arg(long, env = "GOZON_WEB_URLS", value_delimiter = ',')]
+    #[arg(long, env = "GOZON_WEB_URLS", value_delimiter = ',', value_parser = instance_url)]
     pub web_urls: Vec<String>,
     /// Limits on requests.
     #[command(flatten)]
@@ -159,16 +181,16 @@ pub struct Gateway {
 #[derive(Args, Clone, Debug)]
 pub struct Service {
     /// Where to serve
-    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8081")]
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8081", value_parser = address)]
     pub listen: SocketAddr,
     /// Where to serve /metrics, /livez and /readyz; off unless set; never make this public
-    #[arg(long, env = "GOZON_ADMIN_LISTEN")]
+    #[arg(long, env = "GOZON_ADMIN_LISTEN", value_parser = address)]
     pub admin_listen: Option<SocketAddr>,
     /// The service's own database: postgres://… or sqlite:PATH
-    #[arg(long, env = "GOZON_DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
+    #[arg(long, env = "GOZON_DATABASE_URL", value_parser = DatabaseUrl::parser("database-url"))]
+    pub database_url: DatabaseUrl,
     /// The broker: amqp://… or kafka://host:port,…
-    #[arg(long, env = "GOZON_BROKER_URL", hide_env_values = true)]
+    #[arg(long, env = "GOZON_BROKER_URL")]
     pub broker_url: String,
     /// The most connections to the database
     #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
@@ -188,7 +210,7 @@ pub struct Stream {
     #[arg(long, env = "GOZON_MAX_SOCKETS_PER_USER", default_value_t = 50)]
     pub max_sockets_per_user: usize,
     /// Origins whose pages may open live sockets, beside the shop's own; * lets every page
-    #[arg(long, env = "GOZON_ALLOWED_ORIGINS", value_delimiter = ',')]
+    #[arg(long, env = "GOZON_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = page_origin)]
     pub allowed_origins: Vec<String>,
     /// How often a live socket is asked for a sign of life, in seconds; one that misses two in a
     /// row is cut off
@@ -211,7 +233,7 @@ pub struct Traffic {
 #[derive(Args, Clone, Debug)]
 pub struct Web {
     /// Where to serve
-    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8083")]
+    #[arg(long, env = "GOZON_LISTEN", default_value = "127.0.0.1:8083", value_parser = address)]
     pub listen: SocketAddr,
     /// The folder of the built web front end
     #[arg(long, env = "GOZON_WEB_DIR", default_value = "web/dist")]
@@ -245,7 +267,7 @@ mod tests {
                     let expected = format!("GOZON_{}", flag.replace('-', "_").to_uppercase());
                     assert_eq!(variable.to_str(), Some(expected.as_str()));
                 } else {
-                    // What a tool is asked for this once is no setting.
+                    // What is asked of a tool once is not a setting.
                     let asked = ["all", "cursor", "database", "error", "json", "key", "limit"]
                         .into_iter()
                         .chain(["since", "topic", "until", "help", "version"])

@@ -1,4 +1,4 @@
-//! `gozon dead-letters`: what to do about messages that were given up on.
+//! `gozon dead-letters`: lists, shows, retries and discards messages that were given up on.
 
 use std::{
     fmt,
@@ -12,12 +12,14 @@ use gozon_messaging::{
     DeadLetter, DeadLetters,
     dead_letters::{Cursor, Filter},
 };
-use gozon_store::Db;
 use serde_json::{Value, json};
 
-use crate::config::Databases;
+use crate::{
+    config::Databases,
+    terminal::{self, printable, printable_json},
+};
 
-/// How much of an error fits into a line of the list.
+/// The most characters of an error in a line of the list.
 const ERROR_WIDTH: usize = 60;
 
 /// The arguments of `gozon dead-letters`.
@@ -120,7 +122,7 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     serde_json::from_value(json!(text)).map_err(|_| "not a time like 2025-11-28T09:00:00Z".into())
 }
 
-/// Does what was asked, and says what came of it on standard output.
+/// Runs the action and prints its result on standard output.
 pub async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
     let out = &mut io::stdout().lock();
     match args.action {
@@ -140,9 +142,7 @@ impl Place {
         ];
         urls.into_iter()
             .filter(|(service, _)| self.database.is_none_or(|only| only == *service))
-            .map(|(service, url)| {
-                Ok((service, DeadLetters::new(Db::open(&url, 1)?, Clock::system())))
-            })
+            .map(|(service, url)| Ok((service, DeadLetters::new(url.open(1)?, Clock::system()))))
             .collect()
     }
 }
@@ -198,16 +198,19 @@ async fn list(
         return Ok(());
     }
     let header = ("DATABASE", "ORIGIN", "DIED AT", "TRIES", "ID", "ERROR");
-    let width = items.iter().map(|(_, letter)| letter.message.id.len()).max().unwrap_or(2);
+    let ids: Vec<_> = items.iter().map(|(_, letter)| printable(&letter.message.id)).collect();
+    let width = ids.iter().map(|id| id.chars().count()).max().unwrap_or(2);
     let (database, origin, died, tries, id, error) = header;
     writeln!(out, "{database:8}  {origin:6}  {died:27}  {tries:>5}  {id:width$}  {error}")?;
-    for (service, letter) in &items {
+    for ((service, letter), id) in items.iter().zip(&ids) {
         let DeadLetter { origin, attempts, .. } = letter;
-        let (database, origin, id) = (service.to_string(), origin.as_str(), &letter.message.id);
+        let (database, origin) = (service.to_string(), origin.as_str());
         let (died, error) = (letter.died_at.to_string(), one_line(&letter.error));
         writeln!(out, "{database:8}  {origin:6}  {died:27}  {attempts:>5}  {id:width$}  {error}")?;
     }
     for (service, cursor) in next {
+        let cursor = cursor.to_string();
+        let cursor = printable(&cursor);
         writeln!(out, "more in {service}: --database {service} --cursor {cursor}")?;
     }
     Ok(())
@@ -229,16 +232,16 @@ async fn show(id: String, place: &Place, out: &mut impl Write) -> anyhow::Result
         return print_json(&json!({"items": items}), out);
     }
     for (service, letter) in found {
-        writeln!(out, "id        {}", letter.message.id)?;
+        writeln!(out, "id        {}", printable(&letter.message.id))?;
         writeln!(out, "database  {service}, {}", letter.origin.as_str())?;
-        writeln!(out, "topic     {}", letter.message.topic)?;
-        writeln!(out, "key       {}", letter.message.key)?;
+        writeln!(out, "topic     {}", printable(&letter.message.topic))?;
+        writeln!(out, "key       {}", printable(&letter.message.key))?;
         writeln!(out, "received  {}", letter.received_at)?;
         writeln!(out, "died      {}, after {} attempts", letter.died_at, letter.attempts)?;
-        writeln!(out, "error     {}", letter.error)?;
+        writeln!(out, "error     {}", printable(&letter.error))?;
         match body(&letter) {
-            Value::String(text) => writeln!(out, "body      {text}")?,
-            body => writeln!(out, "body      {body:#}")?,
+            Value::String(text) => writeln!(out, "body      {}", printable(&text))?,
+            body => writeln!(out, "body      {}", printable_json(&body))?,
         }
     }
     Ok(())
@@ -255,8 +258,11 @@ async fn change(chosen: &Chosen, retry: bool, out: &mut impl Write) -> anyhow::R
     let filter = which.filter(id.clone());
     let mut counts = serde_json::Map::new();
     for (service, letters) in which.place.open()? {
+        let doing = if retry { "putting back" } else { "discarding" };
+        let spinner = terminal::spinner(format!("{doing} dead letters of the {service} database"));
         let count =
             if retry { letters.retry(&filter).await } else { letters.discard(&filter).await };
+        spinner.finish_and_clear();
         let count = count.with_context(|| unreadable(service))?;
         if !which.place.json {
             let done = if retry { "put back" } else { "discarded" };
@@ -267,9 +273,10 @@ async fn change(chosen: &Chosen, retry: bool, out: &mut impl Write) -> anyhow::R
     if which.place.json { print_json(&Value::Object(counts), out) } else { Ok(()) }
 }
 
-/// The first of an error, on one line.
+/// The beginning of an error, on one line.
 fn one_line(error: &str) -> String {
-    let flat: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let flat = error.split_whitespace().collect::<Vec<_>>().join(" ");
+    let flat = printable(&flat).into_owned();
     if flat.chars().count() <= ERROR_WIDTH {
         return flat;
     }
@@ -298,5 +305,5 @@ fn as_json(service: Service, letter: &DeadLetter) -> Value {
 }
 
 fn print_json(value: &Value, out: &mut impl Write) -> anyhow::Result<()> {
-    Ok(writeln!(out, "{value:#}")?)
+    Ok(writeln!(out, "{}", printable_json(value))?)
 }

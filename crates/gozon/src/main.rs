@@ -5,18 +5,22 @@ mod audit;
 mod config;
 mod dead_letters;
 mod health;
+mod manual;
 mod migrate;
 mod openapi;
 mod process;
 mod serve;
+mod settings;
+mod terminal;
 mod up;
 mod web;
+mod why;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use config::{Cli, Command};
 use gozon_http::Logs;
+use terminal::ignore_broken_pipe;
 use tokio::task::spawn_blocking;
 
 /// Batches are built from many small allocations; the system's allocator is noticeably slower.
@@ -25,14 +29,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[allow(clippy::print_stderr, reason = "this is where a command says why it failed")]
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match settings::read() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let Some(reason) = settings::explain(&error) else { error.exit() };
+            eprintln!("error: {reason}");
+            return ExitCode::from(2);
+        }
+    };
     let log = match cli.command {
-        // That it reads for long is no news.
-        Some(Command::Audit(_)) => format!("sqlx::query=error,{}", cli.log),
+        // These read for long; a warning about each slow query would not help.
+        Some(Command::Audit(_) | Command::Why(_)) => format!("sqlx::query=error,{}", cli.log),
         _ => cli.log.clone(),
     };
     if let Err(error) = Logs::start(&log) {
-        eprintln!("error: --log {:?} can't be read: {error}", cli.log);
+        eprintln!("error: {} can't be {:?}: {error}", settings::names("log"), cli.log);
         return ExitCode::from(2);
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -42,7 +53,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli)) {
+    let done = runtime.block_on(run(cli));
+    match done.or_else(|error| ignore_broken_pipe(error).map(|()| ExitCode::SUCCESS)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,7 +74,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args).await?,
         Command::Audit(args) => return Ok(audit::run(&args).await),
         Command::Health(args) => return health::ask(&args.url).await,
+        Command::Why(args) => return why::run(&args).await,
         Command::Openapi => openapi::print()?,
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Man { command } => manual::man(&command)?,
         Command::Bench(args) => spawn_blocking(move || gozon_bench::run(&args)).await??,
     }
     Ok(ExitCode::SUCCESS)

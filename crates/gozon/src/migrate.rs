@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gozon_store::{CLOCK_MIGRATIONS, Db, Migration};
 
-use crate::config::Databases;
+use crate::{config::Databases, settings::DatabaseUrl, terminal};
 
 /// The tables of the orders database.
 pub fn orders() -> Vec<Migration> {
@@ -25,10 +25,11 @@ pub async fn both(databases: &Databases) -> anyhow::Result<()> {
         ("orders", databases.orders_url(), orders()),
         ("payments", databases.payments_url(), payments()),
     ] {
-        let db = Db::open(&url, 1)?;
-        gozon_store::migrate(&db, &steps)
-            .await
-            .with_context(|| format!("the {name} database can't be migrated"))?;
+        let db = url.open(1)?;
+        let spinner = terminal::spinner(format!("bringing the {name} database up to date"));
+        let migrated = gozon_store::migrate(&db, &steps).await;
+        spinner.finish_and_clear();
+        migrated.with_context(|| format!("the {name} database can't be migrated"))?;
         db.close().await;
         tracing::info!("the {name} database is up to date");
     }
@@ -36,8 +37,8 @@ pub async fn both(databases: &Databases) -> anyhow::Result<()> {
 }
 
 /// Opens a service's database and brings it up to date, waiting for it if it is away.
-pub async fn open(url: &str, connections: u32, steps: &[Migration]) -> anyhow::Result<Db> {
-    let db = Db::open(url, connections)?;
+pub async fn open(url: &DatabaseUrl, connections: u32, steps: &[Migration]) -> anyhow::Result<Db> {
+    let db = url.open(connections)?;
     loop {
         match gozon_store::migrate(&db, steps).await {
             Ok(()) => return Ok(db),

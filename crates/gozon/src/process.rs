@@ -1,15 +1,25 @@
-//! What every serving process does: listen, tell how it is, and stop in order.
+//! What every serving process does: listen, report its health, and stop in order.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
+use gozon_contract::{RandomSource, Topic};
 use gozon_http::{Health, Limits, Metrics, health_routes, serve};
+use gozon_messaging::Broker;
 use gozon_service::Tasks;
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
-/// Takes an address.
+use crate::settings::names;
+
+/// The exit code of a process that a signal ended is this and the signal's number.
+const EXIT_BY_SIGNAL: i32 = 128;
+
+/// Binds an address.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -32,15 +42,42 @@ pub struct Server {
     pub tasks: Tasks,
 }
 
-/// A token that is cancelled by SIGTERM or Ctrl-C.
+/// A token that is cancelled by SIGTERM or Ctrl-C. A second signal ends the process at once.
 pub fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
-    let asked = stop.clone();
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be received; SIGTERM and Ctrl-C end the process at once");
+        return stop;
+    };
+    let stopping = stop.clone();
     tokio::spawn(async move {
-        asked_to_stop().await;
-        asked.cancel();
+        next_signal(&mut terminate, &mut interrupt).await;
+        stopping.cancel();
+        tracing::info!("asked to stop; a second signal ends the process at once");
+        let second = next_signal(&mut terminate, &mut interrupt).await;
+        tracing::warn!("ended by a second signal, before everything was finished");
+        std::process::exit(EXIT_BY_SIGNAL + second.as_raw_value());
     });
     stop
+}
+
+async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> SignalKind {
+    tokio::select! {
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = interrupt.recv() => SignalKind::interrupt(),
+    }
+}
+
+/// The broker of the setting `--broker-url`.
+pub fn broker(
+    url: &str,
+    topics: &'static [Topic],
+    random: &RandomSource,
+) -> anyhow::Result<Arc<dyn Broker>> {
+    gozon_messaging::broker::connect(url, topics, random)
+        .with_context(|| format!("{} can't be used", names("broker-url")))
 }
 
 /// Serves until `stop`; then takes no more requests, finishes those under way, and stops the
@@ -66,19 +103,4 @@ pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> 
     admin_stop.cancel();
     tracing::info!("stopped");
     Ok(())
-}
-
-async fn asked_to_stop() {
-    let terminated = async {
-        match tokio::signal::unix::signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }

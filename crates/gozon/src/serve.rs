@@ -51,7 +51,7 @@ fn remote(urls: &[String]) -> anyhow::Result<Upstream> {
 /// `gozon orders`.
 pub async fn orders(args: config::Service) -> anyhow::Result<()> {
     let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
-    let broker = gozon_messaging::broker::connect(&args.broker_url, gozon_orders::TOPICS, &random)?;
+    let broker = process::broker(&args.broker_url, gozon_orders::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::orders();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
@@ -70,8 +70,7 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
 /// `gozon payments`.
 pub async fn payments(args: config::Service) -> anyhow::Result<()> {
     let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
-    let broker =
-        gozon_messaging::broker::connect(&args.broker_url, gozon_payments::TOPICS, &random)?;
+    let broker = process::broker(&args.broker_url, gozon_payments::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::payments();
     let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;

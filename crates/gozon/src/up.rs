@@ -20,7 +20,7 @@ const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 /// Runs the shop.
 pub async fn up(args: config::Up) -> anyhow::Result<()> {
     let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
-    let broker = gozon_messaging::broker::connect(&args.broker_url, TOPICS, &random)?;
+    let broker = process::broker(&args.broker_url, TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
 
     let connections = args.database_connections;

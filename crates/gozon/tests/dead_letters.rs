@@ -96,6 +96,23 @@ async fn letters_are_listed_shown_retried_and_discarded(orders: TestDb) {
 }
 
 #[tokio::test]
+async fn control_characters_of_a_message_are_escaped() {
+    let (orders, payments) = (TestDb::sqlite(), TestDb::sqlite());
+    with_letters(&orders, &[("clear\u{1b}[2J\u{9b}", "inbox")]).await;
+    with_letters(&payments, &[]).await;
+    let run = |arguments: &[&str]| text(&gozon(&orders, &payments, arguments));
+    for output in [
+        run(&["list"]),
+        run(&["list", "--json"]),
+        run(&["show", "clear\u{1b}[2J\u{9b}"]),
+        run(&["show", "clear\u{1b}[2J\u{9b}", "--json"]),
+    ] {
+        let raw = output.contains(|c: char| c.is_control() && c != '\n');
+        assert!(!raw && output.contains("clear\\u"), "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_database_without_tables_is_a_clear_error() {
     let (orders, payments) = (TestDb::sqlite(), TestDb::sqlite());
     let output = gozon(&orders, &payments, &["list"]);

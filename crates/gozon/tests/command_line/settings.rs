@@ -1,0 +1,93 @@
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::{gozon, run, stderr, stdout, variables};
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = variables();
+    let run = |arguments: &[&str]| {
+        let empty = all.iter().map(|name| (name, ""));
+        gozon(arguments).envs(empty).current_dir(folder.path()).output().unwrap()
+    };
+    stdout(&run(&["migrate"]));
+    assert!(folder.path().join("data/orders.db").is_file());
+    stdout(&run(&["audit"]));
+    assert_eq!(stdout(&run(&["dead-letters", "list"])), "no dead letters\n");
+    let bench = stderr(&run(&["bench", "--url", "http://127.0.0.1:1"]));
+    assert!(bench.contains("can't open accounts at"), "{bench}");
+    let gateway = stderr(&run(&["gateway"]));
+    for name in ["--orders-urls (GOZON_ORDERS_URLS)", "--payments-urls (GOZON_PAYMENTS_URLS)"] {
+        assert!(gateway.contains(&format!("{name} is required; an example: ")), "{gateway}");
+    }
+    let orders = stderr(&run(&["orders"]));
+    for name in ["(GOZON_DATABASE_URL) is required", "(GOZON_BROKER_URL) is required"] {
+        assert!(orders.contains(name), "{orders}");
+    }
+}
+
+#[test]
+fn an_unreadable_value_is_named_with_an_example() {
+    for (arguments, variable, value) in [
+        (&["up"] as &[&str], "GOZON_LISTEN", "localhost"),
+        (&["up"], "GOZON_LISTEN", "1.2.3.4:99999"),
+        (&["gateway"], "GOZON_ADMIN_LISTEN", "nowhere"),
+        (&["up"], "GOZON_DATABASE_CONNECTIONS", "many"),
+        (&["up"], "GOZON_HEARTBEAT", "0"),
+        (&["up"], "GOZON_MAX_SOCKETS", "-1"),
+        (&["up"], "GOZON_ALLOWED_ORIGINS", "shop.example"),
+        (&["gateway"], "GOZON_RATE_LIMIT", "1.5"),
+        (&["gateway"], "GOZON_ORDERS_URLS", "10.0.0.5:8081"),
+        (&["audit"], "GOZON_NEW_AGE_LIMIT", "1m"),
+        (&["audit"], "GOZON_JSON", "perhaps"),
+        (&["bench"], "GOZON_RATE", "fast"),
+        (&["bench"], "GOZON_HOT", "perhaps"),
+        (&["openapi"], "GOZON_LOG", "verbose"),
+    ] {
+        let output = run(arguments, &[(variable, value)]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("({variable}) can't be {value:?}: ")), "{said}");
+        assert!(said.contains(&format!("; an example: {variable}=")), "{said}");
+    }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_named() {
+    let bytes = std::ffi::OsStr::from_bytes(b"\xff");
+    let output = gozon(&["openapi"]).env("GOZON_BROKER_URL", bytes).output().unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("(GOZON_BROKER_URL) is not valid UTF-8"), "{said}");
+}
+
+#[test]
+fn an_unknown_log_level_lists_the_levels() {
+    let output = run(&["openapi", "--log", "info,gozon_orders=loud"], &[]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("\"loud\" is none of the levels error, warn, info"), "{said}");
+}
+
+#[test]
+fn an_unusable_url_names_its_variable_not_its_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let place = ["--data-dir", folder, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let up = [&["up"], place.as_slice()].concat();
+    for (arguments, variable, value) in [
+        (up.as_slice(), "GOZON_BROKER_URL", "rabbit://me:sesame@host"),
+        (up.as_slice(), "GOZON_ORDERS_DATABASE_URL", "mysql://me:sesame@host"),
+        (up.as_slice(), "GOZON_PAYMENTS_DATABASE_URL", "postgres://me:sesame@host:port/name"),
+        (&["migrate"], "GOZON_ORDERS_DATABASE_URL", "mysql://me:sesame@host"),
+        (&["audit"], "GOZON_ORDERS_DATABASE_URL", "mysql://me:sesame@host"),
+        (&["dead-letters", "list"], "GOZON_ORDERS_DATABASE_URL", "mysql://me:sesame@host"),
+        (&["gateway"], "GOZON_ORDERS_URLS", "http://me:sesame@host"),
+        (&["gateway"], "GOZON_WEB_URLS", "me:sesame@host"),
+    ] {
+        let output = run(arguments, &[(variable, value)]);
+        let said = stderr(&output);
+        assert!(!output.status.success(), "{variable}={value}");
+        assert!(said.contains(&format!("({variable}) can't be")), "{said}");
+        assert!(!said.contains("sesame"), "{said}");
+    }
+}
