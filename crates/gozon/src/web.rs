@@ -93,7 +93,11 @@ async fn find(mut files: ServeDir, mut request: Request) -> Result<Response, Pro
         (*request.method_mut(), *request.uri_mut()) = (Method::HEAD, path);
     }
     let found = files.try_call(request).await.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => not_found(&uri),
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidFilename => not_found(&uri),
         _ => Problem::internal(&error),
     })?;
     match found.status() {
