@@ -8,7 +8,7 @@ use gozon_http::{BODY_LIMIT, Health};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::Origin;
+use crate::origin::Origin;
 
 /// Where a kind of request goes.
 #[derive(Clone, Debug)]
@@ -21,11 +21,11 @@ pub enum Upstream {
 
 /// Everything the gateway is told.
 pub struct Config {
-    /// Who answers `/orders…`.
+    /// Answers `/orders…`.
     pub orders: Upstream,
-    /// Who answers `/accounts…`.
+    /// Answers `/accounts…`.
     pub payments: Upstream,
-    /// Who answers all other paths; without it they are 404 `route_not_found`.
+    /// Answers all other paths; without it they are 404 `route_not_found`.
     pub web: Option<Upstream>,
     /// The merged OpenAPI document, for `/openapi.json` and Swagger UI.
     pub openapi: Value,
@@ -37,7 +37,7 @@ pub struct Config {
     pub clock: Clock,
     /// For ids, for choosing between instances and for jitter.
     pub random: RandomSource,
-    /// Cuts what is open as a WebSocket. Whoever serves the router stops it with the same token.
+    /// Closes every WebSocket. Serve the router until the same token.
     pub stop: CancellationToken,
 }
 
@@ -50,12 +50,17 @@ pub struct Limits {
     /// How long connecting to an instance may take.
     pub connect: Duration,
     /// How long a request may take from its head to the response's head, 504 `upstream_timeout`
-    /// after it, or 408 if the client has not finished its body by then.
+    /// after it.
     pub response: Duration,
-    /// The largest body of a request to a service, in bytes; more is 413 `body_too_large`.
-    pub body: u64,
-    /// How long a client may send nothing of its body, 408 `request_timeout` after it.
-    pub body_idle: Duration,
+    /// The most headers of a request, 431 `headers_too_large` beyond it. The services take more, so
+    /// that what the gateway adds is never too much for them.
+    pub headers: usize,
+    /// The largest head of a request, in bytes of its path, names and values; 431 likewise.
+    pub head: usize,
+    /// The largest body of a request, in bytes; more is 413 `body_too_large`.
+    pub body: usize,
+    /// How long the body of a request may take to arrive, 408 `request_timeout` after it.
+    pub body_timeout: Duration,
     /// How long an instance that can't be reached is left alone at first. It doubles with each
     /// failure in a row, with jitter, up to `eject_longest`.
     pub eject: Duration,
@@ -79,11 +84,13 @@ pub struct RateLimit {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            in_flight: 8192,
+            in_flight: 4096,
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
-            body: BODY_LIMIT as u64,
-            body_idle: Duration::from_secs(10),
+            headers: 80,
+            head: 32 * 1024,
+            body: BODY_LIMIT,
+            body_timeout: Duration::from_secs(10),
             eject: Duration::from_millis(500),
             eject_longest: Duration::from_secs(15),
             rate: None,

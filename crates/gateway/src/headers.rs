@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::{
     extract::ConnectInfo,
     http::{
-        Extensions, HeaderMap, HeaderName, HeaderValue, Method,
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
         header::{
             CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
             TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -32,8 +32,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Whether the client asks to switch to WebSocket.
-pub(crate) fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::GET
+pub(crate) fn wants_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.method() == Method::GET
         && headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && named(headers).any(|name| name.eq_ignore_ascii_case("upgrade"))
 }
@@ -56,12 +57,15 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a request's headers those of the next hop. What is added here, no `Connection` can name.
-pub(crate) fn forward(headers: &mut HeaderMap, extensions: &Extensions, websocket: bool) {
+/// Makes a request one for the next hop. What is added here, no `Connection` can name.
+pub(crate) fn forward<B>(request: &mut Request<B>, is_websocket: bool) {
+    *request.version_mut() = Version::HTTP_11;
+    let extensions = std::mem::take(request.extensions_mut());
+    let headers = request.headers_mut();
     strip_hop_by_hop(headers);
-    // Answered by this hop's server as soon as the body is asked for.
+    // Answered by this hop's server when it read the body.
     headers.remove(EXPECT);
-    if websocket {
+    if is_websocket {
         keep_upgrade(headers);
     }
     if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {
@@ -93,10 +97,7 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn identify(headers: &mut HeaderMap, context: &RequestContext) {
-    // The edge has put it there; it is missing only if `Connection` named it.
-    if !headers.contains_key(REQUEST_ID)
-        && let Ok(id) = HeaderValue::from_str(&context.request_id)
-    {
+    if let Ok(id) = HeaderValue::from_str(&context.request_id) {
         headers.insert(REQUEST_ID, id);
     }
     if let Ok(trace) = HeaderValue::try_from(context.trace.to_string()) {
@@ -143,23 +144,28 @@ mod tests {
         assert!(headers.contains_key("accept"));
     }
 
+    fn request(lines: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.headers_mut() = headers(lines);
+        request
+    }
+
     #[test]
     fn peers_are_appended() {
-        let mut headers =
-            headers(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")]);
-        let mut extensions = Extensions::new();
-        extensions.insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 2], 99))));
-        forward(&mut headers, &extensions, false);
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
-        assert_eq!(headers["x-forwarded-proto"], "https");
+        let mut request =
+            request(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")]);
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 2], 99))));
+        forward(&mut request, false);
+        assert_eq!(request.headers()["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
+        assert_eq!(request.headers()["x-forwarded-proto"], "https");
     }
 
     #[test]
     fn only_a_get_that_says_both_is_a_websocket() {
-        let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
-        assert!(wants_websocket(&Method::GET, &both));
-        assert!(!wants_websocket(&Method::POST, &both));
-        let one = headers(&[("upgrade", "websocket")]);
-        assert!(!wants_websocket(&Method::GET, &one));
+        let mut both = request(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+        assert!(wants_websocket(&both));
+        *both.method_mut() = Method::POST;
+        assert!(!wants_websocket(&both));
+        assert!(!wants_websocket(&request(&[("upgrade", "websocket")])));
     }
 }

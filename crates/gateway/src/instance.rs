@@ -1,54 +1,86 @@
-//! One instance of a remote service: its connections, kept alive between requests.
-//!
-//! The pool is our own because it has to know what a library's pool hides: whether a request that
-//! failed was ever sent. What was not sent may go to another instance, whatever it is; and a
-//! connection goes back by the end of the response's body, with no task per request to wait for it.
+//! One instance of a remote service: where it is, how it has been doing, and what it is busy with.
 
 use std::{
-    collections::VecDeque,
+    error::Error as _,
     fmt, io,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use axum::{
-    body::Body,
-    http::{Request, Response, header::HOST},
+    body::Bytes,
+    http::{
+        Request, Response, Uri,
+        uri::{Authority, Parts, Scheme},
+    },
 };
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, Client},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
+use tower::{service_fn, util::BoxCloneSyncService};
 
-use crate::{Origin, balance::Load, ejection::Ejection};
+use crate::{ejection::Ejection, origin::Origin};
 
 /// How long an idle connection is kept: less than any service does, so that a request seldom meets
 /// a connection that is being closed.
-const KEEP: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most idle connections to one instance.
-const IDLE: usize = 1024;
+const MAX_IDLE_CONNECTIONS: usize = 1024;
 
-/// A connection to an instance.
-pub(crate) type Connection = SendRequest<Body>;
+/// Connections to instances, kept alive between requests. A request that was surely not sent,
+/// because a kept connection turned out to be closed, is sent again on another one.
+pub(crate) type Connections = Client<Connector, Full<Bytes>>;
+
+type Connector = BoxCloneSyncService<Uri, TokioIo<TcpStream>, io::Error>;
+
+/// No connection yet; opening one may take `limit`, looking up the name included.
+pub(crate) fn connections(limit: Duration) -> Connections {
+    let connector = service_fn(move |uri: Uri| async move {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let stream = connect(host, uri.port_u16().unwrap_or(80), limit).await?;
+        Ok(TokioIo::new(stream))
+    });
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .build(BoxCloneSyncService::new(connector))
+}
+
+async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let stream = timeout(limit, TcpStream::connect((host, port))).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
 
 /// Why an instance has not answered.
-pub(crate) enum Lost {
-    /// Nothing was sent: here it is again.
-    Unsent(Box<Request<Body>>),
-    /// The connection broke after some was sent. One that was used before may have been closing
-    /// just then, which says nothing about the instance.
-    Broken { reused: bool },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// Nothing was sent.
+    Unsent,
+    /// The connection broke after some was sent, or what came back was not HTTP.
+    Broken,
     /// No answer by the deadline.
-    Late,
+    Timeout,
+}
+
+/// What is counted per instance, each kind on its own: many idle sockets on one instance must not
+/// drive all the requests to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    Requests,
+    Sockets,
 }
 
 /// One instance of a remote service.
@@ -57,29 +89,37 @@ pub(crate) struct Instance {
     /// Which of the addresses of the origin's name, if that stands for several instances.
     pub(crate) address: Option<IpAddr>,
     pub(crate) ejection: Ejection,
+    authority: Authority,
     requests: AtomicUsize,
     sockets: AtomicUsize,
-    /// Idle connections and since when, the newest last.
-    idle: Mutex<VecDeque<(Instant, Connection)>>,
-    connect: Duration,
 }
 
 impl Instance {
-    pub(crate) fn new(origin: Origin, connect: Duration) -> Self {
-        Self {
-            origin,
-            address: None,
-            ejection: Ejection::default(),
-            requests: AtomicUsize::new(0),
-            sockets: AtomicUsize::new(0),
-            idle: Mutex::default(),
-            connect,
-        }
+    pub(crate) fn new(origin: Origin) -> Self {
+        let authority = origin.authority.clone();
+        Self::with(origin, None, authority)
     }
 
-    /// Another instance of the same name, at this address, or at whichever address answers.
+    /// Another instance of the same name, at this address, or at any of its addresses.
     pub(crate) fn sibling(&self, address: Option<IpAddr>) -> Self {
-        Self { address, ..Self::new(self.origin.clone(), self.connect) }
+        let origin = self.origin.clone();
+        let authority = match address {
+            None => origin.authority.clone(),
+            Some(IpAddr::V4(ip)) => authority(&format!("{ip}:{}", origin.port), &origin),
+            Some(IpAddr::V6(ip)) => authority(&format!("[{ip}]:{}", origin.port), &origin),
+        };
+        Self::with(origin, address, authority)
+    }
+
+    fn with(origin: Origin, address: Option<IpAddr>, authority: Authority) -> Self {
+        Self {
+            origin,
+            address,
+            ejection: Ejection::default(),
+            authority,
+            requests: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+        }
     }
 
     /// How many of the kind are under way here.
@@ -90,99 +130,45 @@ impl Instance {
         }
     }
 
-    /// Sends a request and waits for the response's head. With `fresh`, on a new connection.
-    pub(crate) async fn exchange(
+    /// Sends a request and waits for the response's head.
+    pub(crate) async fn send(
         &self,
-        mut request: Request<Body>,
-        fresh: bool,
+        connections: &Connections,
+        mut request: Request<Full<Bytes>>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Connection), Lost> {
-        request.headers_mut().entry(HOST).or_insert_with(|| self.origin.authority.clone());
-        loop {
-            let idle = if fresh { None } else { self.idle() };
-            let reused = idle.is_some();
-            let mut connection = match idle {
-                Some(idle) => idle,
-                None => match self.connect().await {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        tracing::debug!(instance = %self, %error, "can't connect");
-                        return Err(Lost::Unsent(Box::new(request)));
-                    }
-                },
-            };
-            match timeout_at(deadline, connection.try_send_request(request)).await {
-                Ok(Ok(response)) => return Ok((response, connection)),
-                Ok(Err(mut error)) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    Some(unsent) => return Err(Lost::Unsent(Box::new(unsent))),
-                    None => {
-                        tracing::debug!(instance = %self, error = %error.error(), "broken");
-                        return Err(Lost::Broken { reused });
-                    }
-                },
-                Err(_) => return Err(Lost::Late),
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut uri = Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(self.authority.clone());
+        uri.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| SendError::Unsent)?;
+        match timeout_at(deadline, connections.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                tracing::debug!(instance = %self, error = ?error.source(), "{error}");
+                Err(if was_sent(&error) { SendError::Broken } else { SendError::Unsent })
             }
+            Err(_) => Err(SendError::Timeout),
         }
     }
 
-    /// Opens a connection.
-    pub(crate) async fn connect(&self) -> io::Result<Connection> {
+    /// Whether it accepts connections.
+    pub(crate) async fn reachable(&self, limit: Duration) -> io::Result<()> {
         let Origin { host, port, .. } = &self.origin;
-        let open = async {
-            match self.address {
-                Some(address) => TcpStream::connect((address, *port)).await,
-                None => TcpStream::connect((host.as_str(), *port)).await,
-            }
-        };
-        let stream = timeout(self.connect, open)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        tokio::spawn(connection.with_upgrades());
-        Ok(sender)
+        let address = self.address.map(|address| address.to_string());
+        connect(address.as_deref().unwrap_or(host), *port, limit).await.map(drop)
     }
+}
 
-    /// Keeps a connection whose response has been read to the end.
-    pub(crate) fn keep(&self, connection: Connection) {
-        if connection.is_closed() {
-            return;
-        }
-        let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle.front().is_some_and(|(since, _)| now - *since > KEEP) || idle.len() >= IDLE {
-            idle.pop_front();
-        }
-        idle.push_back((now, connection));
-    }
+fn authority(text: &str, origin: &Origin) -> Authority {
+    text.parse().unwrap_or_else(|_| origin.authority.clone())
+}
 
-    /// Whether a kept connection is still open.
-    pub(crate) fn is_connected(&self) -> bool {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.iter().any(|(_, connection)| !connection.is_closed())
-    }
-
-    /// Takes the newest kept connection that can be used right now. One that is not ready, for the
-    /// moment until its task has seen the end of the last response, stays for later.
-    fn idle(&self) -> Option<Connection> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        for at in (0..idle.len()).rev() {
-            let (since, connection) = &idle[at];
-            if now - *since > KEEP {
-                idle.drain(..=at);
-                return None;
-            }
-            if connection.is_closed() {
-                idle.remove(at);
-            } else if connection.is_ready() {
-                return idle.remove(at).map(|(_, connection)| connection);
-            }
-        }
-        None
-    }
+/// Whether any of the request may have reached the service. hyper calls a request canceled only
+/// if its connection never took it.
+fn was_sent(error: &legacy::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+    !error.is_connect() && !cause.is_some_and(hyper::Error::is_canceled)
 }
 
 impl fmt::Display for Instance {

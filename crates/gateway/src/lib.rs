@@ -1,22 +1,27 @@
-//! The gateway: one door to the shop. It routes by path and knows no business rule.
+//! The gateway: the one public address of the shop. It routes by path and knows no business rule.
 //!
-//! A request passes [`door`], which decides whether to let it in and where it goes, and then one
-//! upstream: a service's router in this process, or a [`balance`]d set of remote instances, each
-//! with its own pool of connections. Bodies stream both ways; nothing is buffered.
+//! A request passes the [`proxy`], which decides whether to let it in and where it goes, and then
+//! one upstream: a service's router in this process, or a load balancer over remote instances. A
+//! request's body is read to its end before it is forwarded; a response's body streams.
+//!
+//! Connections to instances are pooled by hyper-util's client. It knows whether a request was sent,
+//! which decides whether another instance may get it.
 
-mod balance;
 mod body;
 mod config;
-mod door;
+mod dns;
 mod ejection;
-mod failure;
+mod error;
+mod head;
 mod headers;
 mod instance;
-mod meters;
-mod names;
+mod load_balancer;
+mod metrics;
 mod origin;
-mod rate;
+mod permit;
+mod proxy;
 mod route;
+mod token_bucket;
 mod tunnel;
 mod upstream;
 
@@ -31,11 +36,11 @@ use utoipa_swagger_ui::SwaggerUi;
 pub use config::{Config, Limits, RateLimit, Upstream};
 pub use origin::{InvalidOrigin, Origin};
 
-use door::Door;
+use proxy::Proxy;
 
 /// The gateway, ready to serve.
 pub struct Gateway {
-    door: Arc<Door>,
+    proxy: Arc<Proxy>,
     openapi: Value,
     health: Health,
     random: RandomSource,
@@ -45,9 +50,9 @@ impl Gateway {
     /// A gateway in front of the configured upstreams. Nothing is connected yet.
     pub fn new(config: Config) -> Self {
         let Config { orders, payments, web, openapi, health, limits, clock, random, stop } = config;
-        let door = Arc::new(Door::new(orders, payments, web, limits, clock, &random, &stop));
-        let health = door.health().and(health);
-        Self { door, openapi, health, random }
+        let proxy = Arc::new(Proxy::new(orders, payments, web, limits, clock, &random, &stop));
+        let health = proxy.health().and(health);
+        Self { proxy, openapi, health, random }
     }
 
     /// Everything the gateway answers, to be served by [`gozon_http::serve`].
@@ -55,8 +60,8 @@ impl Gateway {
         let swagger = SwaggerUi::new("/swagger")
             .external_url_unchecked("/openapi.json", self.openapi.clone());
         let routes = Router::new()
-            .fallback(door::enter)
-            .with_state(self.door.clone())
+            .fallback(proxy::forward)
+            .with_state(self.proxy.clone())
             .merge(swagger)
             .merge(health_routes(self.health.clone()));
         observed(routes, Edge { service: "gateway", random: self.random.clone() })

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use axum::http::{HeaderValue, Uri, uri::Scheme};
+use axum::http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 
 /// Where an instance listens: `http://host:port`. A name with several addresses stands for as many
 /// instances, and is looked up again every few seconds.
@@ -10,8 +13,7 @@ use axum::http::{HeaderValue, Uri, uri::Scheme};
 pub struct Origin {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// The `Host` of requests that bring none.
-    pub(crate) authority: HeaderValue,
+    pub(crate) authority: Authority,
 }
 
 /// Not an instance's URL.
@@ -44,14 +46,14 @@ impl FromStr for Origin {
         Ok(Self {
             host: host.to_owned(),
             port: authority.port_u16().unwrap_or(80),
-            authority: authority.as_str().parse().map_err(|_| invalid())?,
+            authority: authority.clone(),
         })
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority.to_str().unwrap_or_default())
+        write!(f, "http://{}", self.authority)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A WebSocket's two halves, joined.
+//! The tunnel of a WebSocket: the client's connection joined with the service's.
 
 use axum::http::Response;
 use hyper::{
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::instance::Lease;
 
 /// Buffers per socket, small because most sockets are idle most of the time.
-const FROM_CLIENT: usize = 512;
-const FROM_SERVICE: usize = 4096;
+const CLIENT_BUFFER_BYTES: usize = 512;
+const SERVICE_BUFFER_BYTES: usize = 4096;
 /// How long the two ends may take to switch, and to close.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Joins the client's connection with the service's as soon as both have switched. When one end
 /// closes, or the gateway stops, both are closed.
@@ -32,7 +32,7 @@ pub(crate) fn open(
 ) {
     let service = hyper::upgrade::on(response);
     tokio::spawn(async move {
-        let both = timeout(PATIENCE, async { try_join!(client, service) });
+        let both = timeout(SWITCH_TIMEOUT, async { try_join!(client, service) });
         if let Ok(Ok((client, service))) = both.await {
             tokio::select! {
                 () = join(client, service) => {}
@@ -47,11 +47,11 @@ async fn join(client: Upgraded, service: Upgraded) {
     let (from_client, mut to_client) = split(TokioIo::new(client));
     let (from_service, mut to_service) = split(TokioIo::new(service));
     tokio::select! {
-        () = pump(from_client, &mut to_service, FROM_CLIENT) => {}
-        () = pump(from_service, &mut to_client, FROM_SERVICE) => {}
+        () = pump(from_client, &mut to_service, CLIENT_BUFFER_BYTES) => {}
+        () = pump(from_service, &mut to_client, SERVICE_BUFFER_BYTES) => {}
     }
     let closing = async { tokio::join!(to_client.shutdown(), to_service.shutdown()) };
-    let _ = timeout(PATIENCE, closing).await;
+    let _ = timeout(SWITCH_TIMEOUT, closing).await;
 }
 
 /// Copies until the end or an error: either way this connection is over.

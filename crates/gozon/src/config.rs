@@ -222,7 +222,7 @@ pub struct Stream {
 #[derive(Args, Clone, Debug)]
 pub struct Traffic {
     /// The most requests under way at once; more are answered 503
-    #[arg(long, env = "GOZON_MAX_IN_FLIGHT", default_value_t = 4096)]
+    #[arg(long, env = "GOZON_MAX_IN_FLIGHT", default_value_t = gozon_gateway::Limits::default().in_flight)]
     pub max_in_flight: usize,
     /// The most requests per second of one user, with bursts of twice as many; off unless set
     #[arg(long, env = "GOZON_RATE_LIMIT")]

@@ -1,6 +1,28 @@
 //! The merged OpenAPI document of all services.
 
-use utoipa::openapi::{Contact, InfoBuilder, License, OpenApi, OpenApiBuilder};
+use gozon_http::PROBLEM_JSON;
+use utoipa::openapi::{
+    Contact, ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
+    Response, ResponseBuilder, path::Operation,
+};
+
+/// What the gateway answers by itself to any request: the status, and its codes.
+const GATEWAY_ANSWERS: [(&str, &str); 6] = [
+    ("400", "`invalid_host`, `invalid_request`, `body_unreadable`"),
+    ("429", "`rate_limited`: see `Retry-After`"),
+    ("431", "`headers_too_large`: more than 80 headers, or a head of more than 32 KiB"),
+    ("502", "`bad_gateway`: the connection to the service broke; it may have done what was asked"),
+    ("503", "`overloaded`, `upstream_unavailable`: nothing was done, see `Retry-After`"),
+    ("504", "`upstream_timeout`: the service did not answer in time; it may yet do what was asked"),
+];
+
+/// What the gateway answers by itself to a request with a body.
+const GATEWAY_ANSWERS_TO_BODIES: [(&str, &str); 4] = [
+    ("408", "`request_timeout`: the body did not arrive within 10 s"),
+    ("413", "`body_too_large`: more than 64 KiB"),
+    ("415", "`unsupported_content_encoding`"),
+    ("501", "`unsupported_transfer_encoding`"),
+];
 
 /// What the services say of themselves, in one document.
 pub fn merged() -> OpenApi {
@@ -17,7 +39,40 @@ pub fn merged() -> OpenApi {
     let mut document = OpenApiBuilder::new().info(info).build();
     document.merge(gozon_payments::openapi());
     document.merge(gozon_orders::openapi());
+    for path in document.paths.paths.values_mut() {
+        add_gateway_answers(path);
+    }
     document
+}
+
+fn add_gateway_answers(path: &mut PathItem) {
+    for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+        for (status, codes) in GATEWAY_ANSWERS {
+            add_answer(operation, status, codes);
+        }
+    }
+    for (status, codes) in GATEWAY_ANSWERS_TO_BODIES {
+        if let Some(operation) = &mut path.post {
+            add_answer(operation, status, codes);
+        }
+    }
+}
+
+/// Adds the codes to those that the service has for this status.
+fn add_answer(operation: &mut Operation, status: &str, codes: &str) {
+    let answers = &mut operation.responses.responses;
+    match answers.get_mut(status) {
+        Some(RefOr::T(answer)) => answer.description = format!("{}; {codes}", answer.description),
+        _ => {
+            answers.insert(status.to_owned(), RefOr::T(problem(codes)));
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("Problem");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build()
 }
 
 /// The same, as JSON.

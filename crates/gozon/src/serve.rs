@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use gozon_contract::{Clock, RandomSource};
 use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
-use gozon_http::{Health, health_routes};
+use gozon_http::{Edge, Health, health_routes, observed};
 use gozon_orders::{Orders, StreamLimits};
 use gozon_payments::Payments;
 use gozon_service::Tasks;
@@ -93,6 +93,7 @@ pub async fn web(args: config::Web) -> anyhow::Result<()> {
     let routes = Router::new()
         .merge(health_routes(health.clone()))
         .fallback_service(crate::web::routes(&args.web_dir));
+    let routes = observed(routes, Edge { service: "web", random: RandomSource::system() });
     let tasks = Tasks::default();
     let server = Server { name: "web", listener, admin: None, routes, health, tasks };
     process::run(server, stop_on_signal()).await

@@ -1,32 +1,44 @@
 //! The outermost layer of every service: request ids, traces, logs, metrics, panics, and problems
 //! rendered. What a handler returns passes here last.
+//!
+//! In `gozon up` the gateway calls the services' routes in its own process. Its edge has done all
+//! this already, so that of the service only counts and times the request.
 
 use std::{
     any::Any,
-    collections::HashMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
-    extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri},
-    middleware::{self, Next},
+    extract::{MatchedPath, Request},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
+        header::CONTENT_LENGTH,
+    },
+    response::IntoResponse as _,
 };
-use gozon_contract::RandomSource;
-use gozon_contract::TraceParent;
-use metrics::{Counter, Histogram, counter, histogram};
+use futures_util::FutureExt as _;
+use gozon_contract::{RandomSource, TraceParent};
 use tokio::time::Instant;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::Problem;
+use crate::{
+    Problem,
+    request_metrics::{RequestMetrics, method_label},
+};
 
 /// The header that carries a request's id.
 pub const REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Which request this is, in the extensions of every request.
 #[derive(Clone, Debug)]
@@ -37,7 +49,7 @@ pub struct RequestContext {
     pub trace: TraceParent,
 }
 
-/// Whose edge it is, and where ids come from.
+/// The service, and where ids come from.
 #[derive(Clone, Debug)]
 pub struct Edge {
     /// The service's name in logs and metrics.
@@ -53,12 +65,10 @@ pub fn edge(routes: Router, edge: Edge) -> Router {
 
 /// The edge around routes that have a fallback of their own.
 pub fn observed(routes: Router, edge: Edge) -> Router {
-    let meters = Meters::new(edge.service);
-    let observe = middleware::from_fn_with_state(Arc::new((edge, meters)), observe);
-    // As one layer: the router boxes what each layer returns.
+    let metrics = RequestMetrics::new(edge.service);
     routes
         .method_not_allowed_fallback(wrong_method)
-        .layer((observe, CatchPanicLayer::custom(panicked)))
+        .layer(EdgeLayer(Arc::new(Observer { edge, metrics })))
 }
 
 async fn no_route(uri: Uri) -> Problem {
@@ -70,9 +80,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the layer hands over the panic")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
-    use axum::response::IntoResponse as _;
+fn panicked(panic: &(dyn Any + Send)) -> Response<Body> {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -81,104 +89,109 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
     Problem::internal(&format_args!("panic: {text}")).into_response()
 }
 
-async fn observe(
-    State(observer): State<Arc<(Edge, Meters)>>,
-    mut request: Request,
-    next: Next,
-) -> Response<Body> {
-    let (edge, meters) = &*observer;
-    let started = Instant::now();
-    let context = RequestContext {
-        request_id: request_id(request.headers(), &edge.random),
-        trace: trace(request.headers(), &edge.random),
-    };
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = name_of(request.method());
-    let span = tracing::info_span!(
-        "request",
-        service = edge.service,
-        request_id = %context.request_id,
-        trace_id = context.trace.trace_id(),
-        method = %request.method(),
-        path = request.uri().path(),
-    );
-    if let Ok(value) = HeaderValue::from_str(&context.request_id) {
-        request.headers_mut().insert(REQUEST_ID, value);
-    }
-    request.extensions_mut().insert(context.clone());
+struct Observer {
+    edge: Edge,
+    metrics: RequestMetrics,
+}
 
-    let mut response = next.run(request).instrument(span.clone()).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let headers = std::mem::take(response.headers_mut());
-        response = problem.render(&context.request_id);
-        response.headers_mut().extend(headers);
+#[derive(Clone)]
+struct EdgeLayer(Arc<Observer>);
+
+#[derive(Clone)]
+struct EdgeService<S> {
+    inner: S,
+    observer: Arc<Observer>,
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = EdgeService<S>;
+
+    fn layer(&self, inner: S) -> EdgeService<S> {
+        EdgeService { inner, observer: self.0.clone() }
     }
-    if let Ok(value) = HeaderValue::from_str(&context.request_id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+}
+
+impl<S> Service<Request> for EdgeService<S>
+where
+    S: Service<Request, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
     }
 
-    let took = started.elapsed();
-    let seconds = took.as_secs_f64();
-    let status = response.status();
-    span.in_scope(|| {
-        if status.is_server_error() {
-            tracing::warn!(status = status.as_u16(), seconds, "answered");
-        } else {
-            tracing::debug!(status = status.as_u16(), seconds, "answered");
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let observer = self.observer.clone();
+        let started = Instant::now();
+        let method = method_label(request.method());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let count = move |response: &mut Response<Body>| {
+            let took = started.elapsed();
+            let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+            observer.metrics.answered(route, method, response.status(), took);
+            add_timing(response.headers_mut(), observer.edge.service, took);
+            took
+        };
+        if request.extensions().get::<RequestContext>().is_some() {
+            let inner = self.inner.call(request);
+            return Box::pin(async move {
+                let mut response = inner.await?;
+                count(&mut response);
+                Ok(response)
+            });
         }
-    });
-    meters.answered(route.as_ref().map_or("unmatched", MatchedPath::as_str), method, status, took);
-    response
-}
 
-/// What is counted. Each is looked up by its labels once, and not before the first request: whoever
-/// collects may start after the routes were made.
-struct Meters {
-    service: &'static str,
-    seconds: OnceLock<Histogram>,
-    routes: RwLock<HashMap<String, Requests>>,
-}
-
-/// The requests to a route, by method and status.
-type Requests = HashMap<(&'static str, StatusCode), Counter>;
-
-impl Meters {
-    fn new(service: &'static str) -> Self {
-        Self { service, seconds: OnceLock::new(), routes: RwLock::default() }
+        let Edge { service, random } = &self.observer.edge;
+        let context = RequestContext {
+            request_id: request_id(request.headers(), random),
+            trace: trace(request.headers(), random),
+        };
+        let span = tracing::info_span!(
+            "request",
+            service,
+            request_id = %context.request_id,
+            trace_id = context.trace.trace_id(),
+            method = %request.method(),
+            path = request.uri().path(),
+        );
+        let request_id = context.request_id.clone();
+        request.extensions_mut().insert(context);
+        let inner = self.inner.call(request);
+        let answer = async move {
+            let mut response = match AssertUnwindSafe(inner).catch_unwind().await {
+                Ok(Ok(response)) => response,
+                Err(panic) => panicked(&*panic),
+            };
+            if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+                let mut headers = std::mem::take(response.headers_mut());
+                headers.remove(CONTENT_LENGTH);
+                response = problem.render(&request_id);
+                response.headers_mut().extend(headers);
+            }
+            if let Ok(value) = HeaderValue::from_str(&request_id) {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            let (took, status) = (count(&mut response), response.status().as_u16());
+            if response.status().is_server_error() {
+                tracing::warn!(status, seconds = took.as_secs_f64(), "answered");
+            } else {
+                tracing::debug!(status, seconds = took.as_secs_f64(), "answered");
+            }
+            Ok(response)
+        };
+        Box::pin(answer.instrument(span))
     }
-
-    fn answered(&self, route: &str, method: &'static str, status: StatusCode, took: Duration) {
-        let seconds = || histogram!("gozon_http_request_seconds", "service" => self.service);
-        self.seconds.get_or_init(seconds).record(took.as_secs_f64());
-        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requests) = known.get(route).and_then(|these| these.get(&(method, status))) {
-            return requests.increment(1);
-        }
-        drop(known);
-        let labels = [
-            ("service", self.service.to_owned()),
-            ("route", route.to_owned()),
-            ("method", method.to_owned()),
-            ("status", status.as_u16().to_string()),
-        ];
-        let requests = counter!("gozon_http_requests_total", &labels);
-        requests.increment(1);
-        let mut known = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        known.entry(route.to_owned()).or_default().insert((method, status), requests);
-    }
 }
 
-/// A method as a label. Clients may make methods up; labels are kept for ever.
-fn name_of(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
+/// Says how long this hop took, in milliseconds, with all the hops behind it.
+fn add_timing(headers: &mut HeaderMap, service: &str, took: Duration) {
+    let value = format!("{service};dur={:.1}", took.as_secs_f64() * 1e3);
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.append(SERVER_TIMING, value);
     }
 }
 
@@ -189,8 +202,12 @@ fn request_id(headers: &HeaderMap, random: &RandomSource) -> Arc<str> {
         Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
             id.into()
         }
-        _ => format!("{:016x}{:016x}", random.next_u64(), random.next_u64()).into(),
+        _ => new_request_id(random).into(),
     }
+}
+
+pub(crate) fn new_request_id(random: &RandomSource) -> String {
+    format!("{:016x}{:016x}", random.next_u64(), random.next_u64())
 }
 
 fn trace(headers: &HeaderMap, random: &RandomSource) -> TraceParent {

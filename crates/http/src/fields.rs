@@ -127,6 +127,12 @@ impl<S: Send + Sync> OptionalFromRequest<S> for Fields {
 }
 
 async fn read(body: Body, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    let coding = headers.get(header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "send the body as it is, without Content-Encoding";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Problem::new(status, "unsupported_content_encoding", detail));
+    }
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let too_large = || {
         let detail = format!("the body is larger than {BODY_LIMIT} bytes");

@@ -2,7 +2,13 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header},
+    routing::get,
+};
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -55,9 +61,14 @@ impl Health {
 }
 
 /// `/openapi.json`: the service's own document.
+///
+/// # Panics
+/// If the document is no JSON value.
+#[allow(clippy::needless_pass_by_value, reason = "callers have no further use for it")]
 pub fn openapi_route(document: OpenApi) -> Router {
-    let document = Arc::new(document);
-    Router::new().route("/openapi.json", get(async move || Json(document)))
+    let text = Bytes::from(document.to_json().expect("an OpenAPI document is a JSON value"));
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Router::new().route("/openapi.json", get(async move || (json, text)))
 }
 
 /// `/livez` and `/readyz`.

@@ -7,6 +7,8 @@ mod fields;
 mod health;
 mod page;
 mod problem;
+mod refusal;
+mod request_metrics;
 mod serve;
 mod telemetry;
 mod user;

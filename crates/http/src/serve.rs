@@ -3,6 +3,7 @@
 use std::{io, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
+use gozon_contract::RandomSource;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -10,8 +11,10 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-/// The most headers, unless told otherwise; hyper's own bound.
-const HEADERS: usize = 100;
+use crate::refusal::ExplainRefusals;
+
+/// The default maximum number of headers; hyper's own.
+const MAX_HEADERS: usize = 100;
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +22,8 @@ pub struct Limits {
     /// The longest that a request's head may take to arrive; the connection is closed after it.
     /// An idle kept-alive connection is closed after this long too.
     pub head_timeout: Duration,
-    /// The most bytes that a request's head may have, and the response's buffer; at least 8192.
+    /// The most bytes that a request's head may have, and the response's buffer; at least 8192. The
+    /// gateway lets less through, so that what it adds is never too much for a service.
     pub head_bytes: usize,
     /// The most headers that a request may have.
     pub headers: usize,
@@ -34,8 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_timeout: Duration::from_secs(30),
-            head_bytes: 32 * 1024,
-            headers: HEADERS,
+            head_bytes: 64 * 1024,
+            headers: MAX_HEADERS,
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
@@ -51,10 +55,12 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
         .max_buf_size(limits.head_bytes.max(8192))
         .max_header_size(limits.head_bytes);
     // Asking for hyper's own bound would cost an allocation per request.
-    if limits.headers != HEADERS {
+    if limits.headers != MAX_HEADERS {
         http.max_headers(limits.headers);
     }
     let connections = TaskTracker::new();
+    // For the ids of requests that never reach the application.
+    let random = RandomSource::system();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -75,7 +81,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
         });
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.write_timeout));
-        let io = TokioIo::new(Box::pin(stream));
+        let io = TokioIo::new(ExplainRefusals::new(Box::pin(stream), random.clone()));
         let connection = http.serve_connection(io, service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {

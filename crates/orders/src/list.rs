@@ -20,7 +20,7 @@ use crate::{
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
         ("limit" = Option<i32>, Query, description = "The most items, 1 to 100; 20 unless given", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, min_length = 1, description = "`next_cursor` of the page before; without it the list begins. Anything else, the empty text too, is `invalid_cursor`"),
         ("status" = Option<OrderStatus>, Query, description = "Only orders with this status; `CANCELED` is read as `CANCELLED`"),
     ),
     responses(

@@ -98,7 +98,7 @@ fn payment_requested(
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: a repeat with the same key does nothing twice"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "A repeat with the same key does nothing twice"),
     ),
     request_body = NewOrder,
     responses(

@@ -16,7 +16,7 @@ use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
         ("limit" = Option<i32>, Query, description = "The most items, 1 to 100; 20 unless given", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, min_length = 1, description = "`next_cursor` of the page before; without it the list begins. Anything else, the empty text too, is `invalid_cursor`"),
     ),
     responses(
         (status = 200, description = "A page", body = Page<Entry>),

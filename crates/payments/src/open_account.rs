@@ -71,7 +71,7 @@ fn account_exists() -> Problem {
     tag = "accounts",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: a repeat with the same key does nothing twice"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "A repeat with the same key does nothing twice"),
     ),
     responses(
         (status = 201, description = "The account", body = Account),

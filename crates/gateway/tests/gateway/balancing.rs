@@ -83,7 +83,7 @@ async fn a_dead_instance_is_left_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_is_unavailable_and_comes_back() {
+async fn a_service_that_is_away_comes_back() {
     let (routes, _) = named("a");
     let (reserved, dead) = nobody();
     let (_other, other) = nobody();
@@ -170,6 +170,23 @@ async fn a_post_is_never_sent_twice_and_a_get_gets_through() {
     assert_eq!(broken_calls.load(SeqCst), lost);
     assert_eq!(good_calls.load(SeqCst), 100 - lost);
     assert!(lost > 0);
+}
+
+#[tokio::test]
+async fn a_post_with_a_key_is_retried_elsewhere() {
+    let (broken, broken_calls) = hangs_up_after("").await;
+    let (routes, good_calls) = named("good");
+    let good = Service::start(routes);
+    let gate = Gate::with(remote(&[broken, good.address]), quick()).await;
+    let client = reqwest::Client::new();
+    for n in 0..100 {
+        let post = client.post(gate.url("/orders")).header("idempotency-key", n).body("{}");
+        assert_eq!(post.send().await.unwrap().text().await.unwrap(), "good");
+        // Lets the broken one come back into the choice.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(broken_calls.load(SeqCst) > 0);
+    assert_eq!(good_calls.load(SeqCst), 100);
 }
 
 #[tokio::test]

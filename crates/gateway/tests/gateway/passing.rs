@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, response::Response, routing::get};
 use futures_util::{StreamExt as _, stream};
+use gozon_contract::RandomSource;
 use gozon_gateway::{Limits, Upstream};
+use gozon_http::{Edge, edge, observed};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::shop::{Gate, Service, problem, remote};
+use crate::shop::{Gate, Service, problem, raw_problem, remote};
 
 /// Answers with who it is and what it saw.
 fn mirror(name: &'static str) -> Router {
@@ -120,22 +122,40 @@ async fn paths_arrive_as_they_came_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn what_nobody_serves_is_a_problem() {
-    let gate = Gate::with(Upstream::Local(mirror("orders")), Limits::default()).await;
-    problem(gate.get("/nowhere").await, 404, "route_not_found").await;
-    problem(gate.get("/ordersX").await, 404, "route_not_found").await;
-    problem(gate.post("/livez", "").await, 405, "method_not_allowed").await;
-    for method in ["TRACE", "CONNECT", "BREW"] {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        if method == reqwest::Method::CONNECT {
-            let answer = gate.raw("CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            assert!(answer.await.starts_with("HTTP/1.1 405"));
-            continue;
+async fn unknown_paths_and_methods_are_problems() {
+    let orders = Router::new().route("/orders", get(async || "list").post(async || "placed"));
+    let orders = edge(orders, Edge { service: "orders", random: RandomSource::seeded(1) });
+    let service = Service::start(orders.clone());
+    for upstream in [remote(&[service.address]), Upstream::Local(orders)] {
+        let gate = Gate::with(upstream, Limits::default()).await;
+        for path in ["/nowhere", "/ordersX", "/metrics", "/account/balance", "//orders"] {
+            problem(gate.get(path).await, 404, "route_not_found").await;
+            problem(gate.post(path, "").await, 404, "route_not_found").await;
         }
-        let request = reqwest::Client::new().request(method, gate.url("/orders"));
-        let response = request.send().await.unwrap();
-        assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));
-        problem(response, 405, "method_not_allowed").await;
+        problem(gate.post("/livez", "").await, 405, "method_not_allowed").await;
+        for method in ["TRACE", "BREW", "DELETE", "OPTIONS"] {
+            let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+            let request = reqwest::Client::new().request(method, gate.url("/orders"));
+            let response = request.send().await.unwrap();
+            assert_eq!(response.headers()["allow"], "GET,HEAD,POST");
+            problem(response, 405, "method_not_allowed").await;
+        }
+        let connect = "CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        raw_problem(&gate.raw(connect).await, 501, "method_not_implemented");
+    }
+}
+
+#[tokio::test]
+async fn answers_say_how_long_each_hop_took() {
+    let orders = Router::new().fallback(async || "done");
+    let orders = observed(orders, Edge { service: "orders", random: RandomSource::seeded(1) });
+    let service = Service::start(orders.clone());
+    for upstream in [remote(&[service.address]), Upstream::Local(orders)] {
+        let gate = Gate::with(upstream, Limits::default()).await;
+        let response = gate.get("/orders").await;
+        let timings: Vec<_> = response.headers().get_all("server-timing").iter().collect();
+        assert!(timings[0].to_str().unwrap().starts_with("orders;dur="), "{timings:?}");
+        assert!(timings[1].to_str().unwrap().starts_with("gateway;dur="), "{timings:?}");
     }
 }
 
@@ -162,24 +182,15 @@ async fn a_response_arrives_as_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_request_arrives_as_it_is_sent() {
+async fn a_request_in_chunks_arrives_whole() {
     let echo = Router::new().fallback(|request: Request| async { request.into_body() });
     let service = Service::start(echo.clone());
     for upstream in [remote(&[service.address]), Upstream::Local(echo)] {
         let gate = Gate::with(upstream, Limits::default()).await;
-        let (chunks, source) = mpsc::channel::<&'static str>(1);
-        let pieces = stream::unfold(source, |mut source| async {
-            source.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), source))
-        });
-        chunks.send("one").await.unwrap();
+        let pieces = stream::iter(["one", "two"].map(Ok::<_, std::io::Error>));
         let request = reqwest::Client::new().post(gate.url("/orders"));
         let answer = request.body(reqwest::Body::wrap_stream(pieces)).send().await.unwrap();
-        let mut answer = answer.bytes_stream();
-        assert_eq!(answer.next().await.unwrap().unwrap(), "one");
-        chunks.send("two").await.unwrap();
-        assert_eq!(answer.next().await.unwrap().unwrap(), "two");
-        drop(chunks);
-        assert!(answer.next().await.is_none());
+        assert_eq!(answer.text().await.unwrap(), "onetwo");
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{Combo, Door, Reply, Shop, Truth, User};
+use crate::harness::{Combo, Door, Plan, Reply, Shop, Truth, User};
 
 on_every_combo!(every_bad_request_has_its_answer, what_is_no_http);
 
@@ -349,33 +349,123 @@ async fn every_bad_request_has_its_answer(combo: Combo) {
     shop.close().await;
 }
 
-/// What the HTTP library turns away by itself: no problem of ours, but no trouble either.
+/// What the HTTP library can't read is a problem like any other, and no trouble.
 async fn what_is_no_http(combo: Combo) {
     let shop = Shop::on(combo).await;
-    let address = shop.door().url.replace("http://", "");
     let long = "x".repeat(100 * 1024);
-    for (request, status) in [
-        ("nonsense\r\n\r\n".to_owned(), "400"),
-        ("GET /orders HTTP/9.9\r\n\r\n".to_owned(), "400"),
-        ("GET /orders HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), "400"),
-        ("GET /ord ers HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "400"),
-        ("POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n".to_owned(), "400"),
+    let many = "a: b\r\n".repeat(200);
+    let twice = "Content-Length: 1\r\nContent-Length: 2\r\n";
+    for (request, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET /orders HTTP/9.9\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET /orders HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET /ord ers HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400, "invalid_request"),
+        (head("POST /orders", "Content-Length: -1\r\n"), 400, "invalid_request"),
+        (head("POST /orders", twice) + "{}", 400, "invalid_request"),
+        (head("GET /orders", &format!("Long: {long}\r\n")), 431, "headers_too_large"),
+        (head("GET /orders", &many), 431, "headers_too_large"),
+        // What HTTP allows, but not here.
+        ("GET /orders HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), 400, "invalid_host"),
+        (head("GET /orders", "Host: y\r\n"), 400, "invalid_host"),
+        (head("GET /orders", &"a: b\r\n".repeat(95)), 431, "headers_too_large"),
+        (head("TRACE /orders", ""), 405, "method_not_allowed"),
+        (head("BREW /orders", ""), 405, "method_not_allowed"),
+        (head("POST /order", ""), 404, "route_not_found"),
+        (head("GET //orders", ""), 404, "route_not_found"),
+        (head("CONNECT x:1", ""), 501, "method_not_implemented"),
         (
-            "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"
-                .to_owned(),
-            "400",
+            head("POST /orders", "Content-Encoding: gzip\r\nContent-Length: 2\r\n") + "{}",
+            415,
+            "unsupported_content_encoding",
         ),
-        (format!("GET /orders HTTP/1.1\r\nHost: x\r\nLong: {long}\r\n\r\n"), "431"),
-        (format!("GET /orders HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(200)), "431"),
+        (
+            head("POST /orders", "Transfer-Encoding: gzip, chunked\r\n") + "0\r\n\r\n",
+            501,
+            "unsupported_transfer_encoding",
+        ),
     ] {
-        let mut stream = TcpStream::connect(&address).await.expect("a connection");
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer);
-        let head = format!("HTTP/1.1 {status}");
-        assert!(answer.starts_with(&head), "{request:.80}: {answer}");
+        let answer = raw(&shop, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.80}: {answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("content-type: application/problem+json"), "{request:.80}: {answer}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect("a problem");
+        assert_eq!(problem["code"], code, "{request:.80}");
+        let id = problem["request_id"].as_str().expect("a request id");
+        assert!(!id.is_empty() && head.contains(&format!("x-request-id: {id}")), "{answer}");
+        if status == 405 {
+            assert!(head.contains("\r\nallow: post,get,head"), "{answer}");
+        }
     }
     shop.new_user().open_account().await;
+    shop.close().await;
+}
+
+fn head(start: &str, fields: &str) -> String {
+    format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n")
+}
+
+/// Sends these bytes and reads until the gateway closes.
+async fn raw(shop: &Shop, request: &str) -> String {
+    let address = shop.door().url.replace("http://", "");
+    let mut stream = TcpStream::connect(&address).await.expect("a connection");
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The page is at `/`, for browsers; nothing else is answered with it.
+#[tokio::test]
+async fn only_the_page_is_the_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("assets")).expect("a folder");
+    for (name, text) in [("index.html", "<h1>page</h1>"), ("assets/a-1.css", "a {}")] {
+        std::fs::write(folder.path().join(name), text).expect("a file");
+    }
+    let web_dir = folder.path().to_str().expect("a path");
+    let plan = Plan::on(Combo::SqliteMemory).setting("GOZON_WEB_DIR", web_dir);
+    let shop = plan.start().await;
+    let client = reqwest::Client::new();
+    let ask = async |method: &str, path: &str, accept: Option<&str>| {
+        let method = method.parse().expect("a method");
+        let request = client.request(method, format!("{}{path}", shop.door().url));
+        Reply::to(accept.into_iter().fold(request, |r, accept| r.header("accept", accept))).await
+    };
+
+    for accept in [None, Some("*/*"), Some("text/html,application/xml;q=0.9"), Some("text/*")] {
+        let page = ask("GET", "/", accept).await;
+        assert_eq!((page.status, page.text.as_str()), (200, "<h1>page</h1>"));
+        assert_eq!(page.header("cache-control"), Some("no-cache"));
+        assert_eq!(ask("HEAD", "/", accept).await.status, 200);
+    }
+    let asset = ask("GET", "/assets/a-1.css", Some("text/css")).await;
+    assert_eq!((asset.status, asset.text.as_str()), (200, "a {}"));
+    assert!(asset.header("cache-control").is_some_and(|value| value.contains("immutable")));
+
+    for (method, path, accept) in [
+        ("GET", "/", Some("application/json")),
+        ("GET", "/", Some("text/html;q=0, application/json")),
+        ("GET", "/metrics", None),
+        ("GET", "/nothing/here", Some("text/html")),
+        ("GET", "/account/balance", Some("*/*")),
+        ("GET", "/assets", Some("text/html")),
+        ("GET", "/assets/", Some("text/html")),
+        ("GET", "/assets/a-0.css", Some("text/css")),
+        ("GET", "//index.html", None),
+        ("GET", "/..%2findex.html", None),
+        ("GET", "/%00", None),
+        ("POST", "/order", None),
+        ("DELETE", "/nothing/here", None),
+    ] {
+        let missing = ask(method, path, accept).await;
+        assert_eq!(missing.header("cache-control"), Some("no-store"), "{method} {path}");
+        missing.problem(404, "route_not_found");
+    }
+    for path in ["/", "/assets/a-1.css"] {
+        let refused = ask("POST", path, None).await;
+        assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+        refused.problem(405, "method_not_allowed");
+    }
     shop.close().await;
 }

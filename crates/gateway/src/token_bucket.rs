@@ -1,44 +1,36 @@
-//! How often one user may ask.
+//! The rate limit: a token bucket per user.
 
 use std::{
-    collections::HashMap,
+    num::NonZeroUsize,
     sync::{Mutex, PoisonError},
 };
 
 use axum::http::HeaderMap;
 use gozon_contract::Timestamp;
+use lru::LruCache;
 use uuid::Uuid;
 
 use crate::config::RateLimit;
 
 /// A token bucket per user, kept as the one number it needs: the time, in microseconds, at which
-/// the bucket is full again (the generic cell rate algorithm).
-pub(crate) struct Buckets {
+/// the bucket is full again (the generic cell rate algorithm). Users seen longest ago are
+/// forgotten; a forgotten bucket is full.
+pub(crate) struct TokenBuckets {
     /// Microseconds per token.
     interval: i64,
-    /// How far ahead of now a bucket's time may run.
+    /// How far ahead of now a bucket's time may run, in microseconds.
     depth: i64,
-    generations: Mutex<Generations>,
+    full_at: Mutex<LruCache<u128, i64>>,
 }
 
-/// Users seen lately, in two generations: when the young one is full it becomes the old one, and
-/// the old one is forgotten. Being forgotten means a full bucket, so memory is bounded at the cost
-/// of leniency alone.
-struct Generations {
-    young: HashMap<u128, i64>,
-    old: HashMap<u128, i64>,
-    size: usize,
-}
-
-impl Buckets {
+impl TokenBuckets {
     pub(crate) fn new(limit: RateLimit) -> Self {
         let interval = (1_000_000 / i64::from(limit.per_second.max(1))).max(1);
-        let size = (limit.users / 2).max(1);
-        let generations = Generations { young: HashMap::new(), old: HashMap::new(), size };
+        let users = NonZeroUsize::new(limit.users).unwrap_or(NonZeroUsize::MIN);
         Self {
             interval,
             depth: interval * i64::from(limit.burst.max(1)),
-            generations: Mutex::new(generations),
+            full_at: Mutex::new(LruCache::new(users)),
         }
     }
 
@@ -50,28 +42,16 @@ impl Buckets {
             return Ok(());
         };
         let now = now.micros();
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = generations.get(user.as_u128()).unwrap_or(now).max(now) + self.interval;
+        let mut users = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = users.get(&user.as_u128()).copied().unwrap_or(now);
+        let full_at = last.max(now) + self.interval;
         let wait = full_at - now - self.depth;
         if wait > 0 {
             let seconds = wait.saturating_add(999_999) / 1_000_000;
             return Err(u32::try_from(seconds).unwrap_or(u32::MAX));
         }
-        generations.put(user.as_u128(), full_at);
+        users.put(user.as_u128(), full_at);
         Ok(())
-    }
-}
-
-impl Generations {
-    fn get(&self, user: u128) -> Option<i64> {
-        self.young.get(&user).or_else(|| self.old.get(&user)).copied()
-    }
-
-    fn put(&mut self, user: u128, full_at: i64) {
-        if self.young.len() >= self.size && !self.young.contains_key(&user) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(user, full_at);
     }
 }
 
@@ -89,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_bucket_refills_with_time_and_no_other() {
-        let buckets = Buckets::new(RateLimit { per_second: 2, burst: 3, users: 10 });
+        let buckets = TokenBuckets::new(RateLimit { per_second: 2, burst: 3, users: 10 });
         let start = Timestamp::from_micros(1_000_000);
         for _ in 0..3 {
             assert_eq!(buckets.take(&user(1), start), Ok(()));
@@ -104,13 +84,11 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let buckets = Buckets::new(RateLimit { per_second: 1, burst: 1, users: 100 });
+        let buckets = TokenBuckets::new(RateLimit { per_second: 1, burst: 1, users: 100 });
         for n in 0..10_000 {
             assert_eq!(buckets.take(&user(n), Timestamp::from_micros(0)), Ok(()));
         }
-        let generations = buckets.generations.lock().unwrap();
-        assert!(generations.young.len() + generations.old.len() <= 100);
-        drop(generations);
+        assert_eq!(buckets.full_at.lock().unwrap().len(), 100);
         assert_eq!(buckets.take(&user(9_999), Timestamp::from_micros(0)), Err(1));
     }
 }

@@ -3,41 +3,24 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::{
-    net::lookup_host,
-    time::{sleep, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::lookup_host, time::timeout};
 
-use crate::{
-    balance::{Balance, Instances},
-    instance::Instance,
-};
+use crate::instance::Instance;
 
-/// How often names are looked up again.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How long that may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long looking up a name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks the names up, again and again until `stop`.
-pub(crate) async fn keep_up(balance: Arc<Balance>, stop: CancellationToken) {
-    let again = async {
-        loop {
-            balance.look_up().await;
-            sleep(PAUSE).await;
-        }
-    };
-    stop.run_until_cancelled(again).await;
-}
+/// The instances at one moment. They change when a name gets other addresses.
+pub(crate) type Instances = Arc<[Arc<Instance>]>;
 
 /// The instances that the same origins stand for now. Those that were there before stay the same,
 /// with their connections and their record; so do all of a name that can't be looked up.
-pub(crate) async fn look_up(old: &[Arc<Instance>]) -> Instances {
+pub(crate) async fn resolve(old: &[Arc<Instance>]) -> Instances {
     let mut new = Vec::with_capacity(old.len());
     for siblings in old.chunk_by(|a, b| a.origin == b.origin) {
         let origin = &siblings[0].origin;
         let found = if origin.is_name() {
-            timeout(PATIENCE, lookup_host((origin.host.as_str(), origin.port))).await
+            timeout(RESOLVE_TIMEOUT, lookup_host((origin.host.as_str(), origin.port))).await
         } else {
             new.extend_from_slice(siblings);
             continue;
@@ -51,7 +34,7 @@ pub(crate) async fn look_up(old: &[Arc<Instance>]) -> Instances {
 }
 
 /// The instances at these addresses. A single address, or one of each family, is a single
-/// instance, which is reached by its name: `localhost` is one of these.
+/// instance, which is reached by its name; `localhost` is such a name.
 fn match_up(siblings: &[Arc<Instance>], mut addresses: Vec<IpAddr>) -> Vec<Arc<Instance>> {
     addresses.sort_unstable();
     addresses.dedup();
@@ -73,7 +56,7 @@ mod tests {
     use super::*;
 
     fn instances(url: &str) -> Vec<Arc<Instance>> {
-        vec![Arc::new(Instance::new(url.parse().unwrap(), PATIENCE))]
+        vec![Arc::new(Instance::new(url.parse().unwrap()))]
     }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -81,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_of_a_name_is_an_instance_and_those_that_stay_are_kept() {
+    fn each_address_of_a_name_is_an_instance() {
         let one = instances("http://orders:8081");
         let two = match_up(&one, addresses(&["10.0.0.2", "10.0.0.1", "10.0.0.2"]));
         let shown: Vec<_> = two.iter().map(ToString::to_string).collect();
@@ -103,7 +86,7 @@ mod tests {
     async fn a_name_that_is_not_found_changes_nothing() {
         for url in ["http://no-such-name.invalid:8081", "http://10.0.0.1:8081"] {
             let one = instances(url);
-            assert!(Arc::ptr_eq(&one[0], &look_up(&one).await[0]));
+            assert!(Arc::ptr_eq(&one[0], &resolve(&one).await[0]));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why the gateway did not pass a request on, or has no answer to it.
+//! Why the gateway answers a request by itself.
 
 use axum::{
     body::Body,
@@ -9,11 +9,19 @@ use gozon_http::Problem;
 
 /// Why the gateway answers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum ProxyError {
     /// Nobody serves this path.
     NoRoute,
-    /// A method that no service knows.
-    Method,
+    /// `CONNECT`: this is no such proxy.
+    Connect,
+    /// No `Host` header, or more than one, or one that is no host.
+    Host,
+    /// The request's head has too many headers or is too large.
+    HeadTooLarge,
+    /// The request's body has a `Content-Encoding`.
+    ContentEncoding,
+    /// The request's body has a transfer coding other than chunks.
+    TransferEncoding,
     /// Too many requests are under way.
     Overloaded,
     /// The user asks too often; the seconds to wait.
@@ -27,23 +35,42 @@ pub(crate) enum Failure {
     /// No instance can be reached.
     Unreachable,
     /// The connection broke, or what came back was not HTTP.
-    Broken,
+    BadGateway,
     /// No answer in time.
     Timeout,
 }
 
-/// The methods that are passed on.
-const ALLOWED: HeaderValue =
-    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+/// The methods that the shop knows, whatever the path.
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 
-impl Failure {
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+impl ProxyError {
     fn problem(self) -> Problem {
         let (status, code, detail) = match self {
             Self::NoRoute => (StatusCode::NOT_FOUND, "route_not_found", "nothing is here"),
-            Self::Method => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "this method is not taken anywhere here",
+            Self::Connect => (
+                StatusCode::NOT_IMPLEMENTED,
+                "method_not_implemented",
+                "this is no proxy to other hosts",
+            ),
+            Self::Host => {
+                (StatusCode::BAD_REQUEST, "invalid_host", "a request has exactly one Host header")
+            }
+            Self::ContentEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_content_encoding",
+                "send the body as it is, without Content-Encoding",
+            ),
+            Self::TransferEncoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unsupported_transfer_encoding",
+                "the only transfer coding here is chunked",
+            ),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "the request has too many headers, or its head is too large",
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -69,7 +96,7 @@ impl Failure {
                 "upstream_unavailable",
                 "the service can't be reached right now; nothing was done, try again",
             ),
-            Self::Broken => (
+            Self::BadGateway => (
                 StatusCode::BAD_GATEWAY,
                 "bad_gateway",
                 "the connection to the service broke before it answered",
@@ -91,9 +118,12 @@ impl Failure {
     /// The response, to be rendered at the edge.
     pub(crate) fn response(self) -> Response<Body> {
         let mut response = self.problem().into_response();
-        if self == Self::Method {
-            response.headers_mut().insert(header::ALLOW, ALLOWED);
-        }
+        let headers = response.headers_mut();
+        match self {
+            Self::Connect => headers.insert(header::ALLOW, ALLOWED),
+            Self::ContentEncoding => headers.insert(header::ACCEPT_ENCODING, IDENTITY),
+            _ => None,
+        };
         response
     }
 }

@@ -1,22 +1,22 @@
 //! What the gateway counts.
 //!
-//! A metric that each request touches is looked up once, by the first request that does: whoever
-//! collects may start after the gateway was made.
+//! A metric that each request touches is looked up once, by the first request that does: collecting
+//! may start after the gateway was made.
 
 use std::{sync::OnceLock, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::failure::Failure;
+use crate::error::ProxyError;
 
 /// What is counted per upstream.
-pub(crate) struct Meters {
+pub(crate) struct UpstreamMetrics {
     upstream: &'static str,
     answered: OnceLock<Counter>,
     seconds: OnceLock<Histogram>,
 }
 
-impl Meters {
+impl UpstreamMetrics {
     pub(crate) fn new(upstream: &'static str) -> Self {
         Self { upstream, answered: OnceLock::new(), seconds: OnceLock::new() }
     }
@@ -33,12 +33,12 @@ impl Meters {
     }
 
     /// No response came.
-    pub(crate) fn failed(&self, failure: Failure) {
-        let outcome = match failure {
-            Failure::Unreachable => "unreachable",
-            Failure::Broken => "broken",
-            Failure::Timeout => "timeout",
-            _ => "client_fault",
+    pub(crate) fn failed(&self, error: ProxyError) {
+        let outcome = match error {
+            ProxyError::Unreachable => "unreachable",
+            ProxyError::BadGateway => "broken",
+            ProxyError::Timeout => "timeout",
+            _ => "other",
         };
         self.requests(outcome).increment(1);
     }

@@ -1,66 +1,60 @@
-//! Several instances of one service: which one gets a request, and who gets it next if that fails.
+//! The load balancer of one service: which instance gets a request, and which one is next if that
+//! fails.
 
-use std::sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
-    body::Body,
-    http::{Method, Request, Response},
+    body::Bytes,
+    http::{HeaderName, Method, Request, Response},
 };
 use gozon_contract::RandomSource;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::{
-    Limits, Origin,
-    body::Upload,
+    config::Limits,
+    dns::{self, Instances},
     ejection::{Backoff, Strike},
-    failure::Failure,
-    instance::{Connection, Instance, Lease, Lost},
-    meters, names,
+    error::ProxyError,
+    instance::{Connections, Instance, Lease, Load, SendError, connections},
+    metrics,
+    origin::Origin,
 };
 
-/// What is counted per instance, each kind on its own: many idle sockets on one instance must not
-/// drive all the requests to another.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Load {
-    Requests,
-    Sockets,
-}
-
-/// An answer, with the connection that its body comes on.
-pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) connection: Connection,
-    pub(crate) lease: Lease,
-}
-
-/// The instances at one moment. They change when a name gets other addresses.
-pub(crate) type Instances = Arc<[Arc<Instance>]>;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The instances of one service.
-pub(crate) struct Balance {
+pub(crate) struct LoadBalancer {
     name: &'static str,
     instances: RwLock<Instances>,
+    connections: Connections,
+    connect: Duration,
     backoff: Backoff,
     random: RandomSource,
     /// When the gateway started; the clock of ejections counts from here.
-    born: Instant,
+    started: Instant,
 }
 
-impl Balance {
+impl LoadBalancer {
     pub(crate) fn new(
         name: &'static str,
         origins: Vec<Origin>,
         limits: &Limits,
         random: RandomSource,
     ) -> Self {
-        let instance = |origin| Arc::new(Instance::new(origin, limits.connect));
+        let instance = |origin| Arc::new(Instance::new(origin));
         Self {
             name,
             instances: RwLock::new(origins.into_iter().map(instance).collect()),
+            connections: connections(limits.connect),
+            connect: limits.connect,
             backoff: Backoff { first: limits.eject, longest: limits.eject_longest },
             random,
-            born: Instant::now(),
+            started: Instant::now(),
         }
     }
 
@@ -68,89 +62,73 @@ impl Balance {
         self.instances.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether any instance is given by a name, which may come to stand for others.
+    /// Whether any instance is given by a name, whose addresses may change.
     pub(crate) fn has_names(&self) -> bool {
         self.instances().iter().any(|instance| instance.origin.is_name())
     }
 
     /// Looks the names up again. What is under way at an instance that is gone ends there.
-    pub(crate) async fn look_up(&self) {
+    pub(crate) async fn resolve(&self) {
         let old = self.instances();
-        let new = names::look_up(&old).await;
+        let new = dns::resolve(&old).await;
         if !old.iter().map(Arc::as_ptr).eq(new.iter().map(Arc::as_ptr)) {
             tracing::info!(upstream = self.name, instances = new.len(), "the instances changed");
             *self.instances.write().unwrap_or_else(PoisonError::into_inner) = new;
         }
     }
 
-    /// Sends a request to one instance, and on to the next as long as that is safe: it was never
-    /// sent, or it is a GET or HEAD, which may be repeated once.
+    /// Sends a request to one instance, and on to others as long as that is safe: it was never
+    /// sent, or it may be repeated.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Body>,
-        upload: Option<&Upload>,
+        request: Request<Bytes>,
         load: Load,
         deadline: Instant,
-    ) -> Result<Answer, Failure> {
-        let mut repeat = repeatable(&request, upload);
-        let mut fresh = false;
-        let mut tried = Vec::new();
-        let mut failure = Failure::Unreachable;
+    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
+        let repeatable = is_repeatable(&request);
+        let (parts, body) = request.into_parts();
         let instances = self.instances();
+        let mut tried = Vec::new();
+        let mut error = ProxyError::Unreachable;
         while let Some((at, lease)) = self.pick(&instances, load, &tried) {
-            let lost = match lease.instance.exchange(request, fresh, deadline).await {
-                Ok((response, connection)) => {
+            // A copy, since the client does not give back what it has not sent.
+            let attempt = Request::from_parts(parts.clone(), Full::new(body.clone()));
+            match lease.instance.send(&self.connections, attempt, deadline).await {
+                Ok(response) => {
                     lease.instance.ejection.answered();
-                    return Ok(Answer { response, connection, lease });
+                    return Ok((response, lease));
                 }
-                Err(lost) => lost,
-            };
-            // The client's own fault is none of the instance's.
-            if let Some(fault) = upload.and_then(Upload::fault) {
-                return Err(fault);
-            }
-            match lost {
-                Lost::Unsent(unsent) => {
-                    self.strike(&lease.instance, Strike::Unreachable);
-                    if Instant::now() >= deadline {
-                        return Err(failure);
-                    }
-                    request = *unsent;
-                    tried.push(at);
-                }
-                Lost::Broken { reused } => {
-                    failure = Failure::Broken;
-                    if !reused {
-                        self.strike(&lease.instance, Strike::Unfinished);
-                        tried.push(at);
-                    }
-                    request = repeat.take().ok_or(failure)?;
-                    fresh = true;
-                }
-                Lost::Late if upload.is_some_and(Upload::is_awaited) => {
-                    return Err(Failure::BodyTimeout);
-                }
-                Lost::Late => {
+                Err(SendError::Unsent) => self.strike(&lease.instance, Strike::Unreachable),
+                Err(SendError::Broken) => {
                     self.strike(&lease.instance, Strike::Unfinished);
-                    return Err(Failure::Timeout);
+                    if !repeatable {
+                        return Err(ProxyError::BadGateway);
+                    }
+                    // It may have been a kept connection that was just being closed: the only
+                    // instance gets a second chance.
+                    let again = instances.len() == 1 && error != ProxyError::BadGateway;
+                    error = ProxyError::BadGateway;
+                    if again {
+                        continue;
+                    }
+                }
+                Err(SendError::Timeout) => {
+                    self.strike(&lease.instance, Strike::Unfinished);
+                    return Err(ProxyError::Timeout);
                 }
             }
+            tried.push(at);
         }
-        Err(failure)
+        Err(error)
     }
 
-    /// Whether any instance can be reached.
+    /// Whether any instance accepts connections; those in use are asked first.
     pub(crate) async fn reachable(&self) -> Result<(), String> {
         let instances = self.instances();
-        for instance in instances.iter() {
-            if !instance.ejection.is_ejected() && instance.is_connected() {
-                return Ok(());
-            }
-        }
-        for instance in instances.iter() {
-            if let Ok(connection) = instance.connect().await {
-                instance.ejection.answered();
-                instance.keep(connection);
+        let (ejected, used): (Vec<_>, Vec<_>) =
+            instances.iter().partition(|instance| instance.ejection.is_ejected());
+        for instance in used.into_iter().chain(ejected) {
+            if instance.reachable(self.connect).await.is_ok() {
                 return Ok(());
             }
         }
@@ -197,12 +175,12 @@ impl Balance {
     fn strike(&self, instance: &Instance, strike: Strike) {
         if instance.ejection.failed(strike, self.now(), self.backoff, &self.random) {
             tracing::warn!(%instance, ?strike, "an instance is left alone");
-            meters::ejected(self.name);
+            metrics::ejected(self.name);
         }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX / 2) + 1
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX / 2) + 1
     }
 }
 
@@ -213,17 +191,14 @@ fn two_of(count: usize, roll: u64) -> (usize, usize) {
     (first, (first + 1 + high % (count - 1)) % count)
 }
 
-/// A copy of a request that may be sent again even if it may have been received: one that changes
-/// nothing and has no body.
-fn repeatable(request: &Request<Body>, upload: Option<&Upload>) -> Option<Request<Body>> {
-    let safe = upload.is_none() && matches!(*request.method(), Method::GET | Method::HEAD);
-    safe.then(|| {
-        let mut copy = Request::new(Body::empty());
-        copy.method_mut().clone_from(request.method());
-        copy.uri_mut().clone_from(request.uri());
-        copy.headers_mut().clone_from(request.headers());
-        copy
-    })
+/// Whether a request may be sent again although it may have been received: it changes nothing, or
+/// the service knows it again by its key.
+fn is_repeatable(request: &Request<Bytes>) -> bool {
+    match *request.method() {
+        Method::GET | Method::HEAD => true,
+        Method::POST => request.headers().contains_key(IDEMPOTENCY_KEY),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -232,10 +207,10 @@ mod tests {
 
     use super::*;
 
-    fn balance(instances: u16) -> Balance {
+    fn balancer(instances: u16) -> LoadBalancer {
         let origin = |n| format!("http://127.0.0.1:{}", 9000 + n).parse().unwrap();
         let origins = (0..instances).map(origin).collect();
-        Balance::new("test", origins, &Limits::default(), RandomSource::seeded(3))
+        LoadBalancer::new("test", origins, &Limits::default(), RandomSource::seeded(3))
     }
 
     #[test]
@@ -250,10 +225,10 @@ mod tests {
 
     #[test]
     fn load_is_spread_and_kinds_are_counted_apart() {
-        let balance = balance(3);
-        let instances = balance.instances();
+        let balancer = balancer(3);
+        let instances = balancer.instances();
         let _requests: Vec<_> =
-            (0..300).map(|_| balance.pick(&instances, Load::Requests, &[]).unwrap()).collect();
+            (0..300).map(|_| balancer.pick(&instances, Load::Requests, &[]).unwrap()).collect();
         for instance in instances.iter() {
             assert!((98..=102).contains(&instance.load(Load::Requests).load(Relaxed)));
             assert_eq!(instance.load(Load::Sockets).load(Relaxed), 0);
@@ -262,20 +237,20 @@ mod tests {
 
     #[test]
     fn an_ejected_instance_is_chosen_only_if_all_are() {
-        let balance = balance(2);
-        let instances = balance.instances();
-        balance.strike(&instances[0], Strike::Unreachable);
+        let balancer = balancer(2);
+        let instances = balancer.instances();
+        balancer.strike(&instances[0], Strike::Unreachable);
         for _ in 0..50 {
-            assert_eq!(balance.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(1));
+            assert_eq!(balancer.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(1));
         }
-        assert_eq!(balance.pick(&instances, Load::Requests, &[1]).map(|(at, _)| at), Some(0));
+        assert_eq!(balancer.pick(&instances, Load::Requests, &[1]).map(|(at, _)| at), Some(0));
         instances[1].ejection.failed(
             Strike::Unreachable,
-            balance.now() + 10,
-            balance.backoff,
-            &balance.random,
+            balancer.now() + 10,
+            balancer.backoff,
+            &balancer.random,
         );
-        assert_eq!(balance.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(0));
-        assert!(balance.pick(&instances, Load::Requests, &[0, 1]).is_none());
+        assert_eq!(balancer.pick(&instances, Load::Requests, &[]).map(|(at, _)| at), Some(0));
+        assert!(balancer.pick(&instances, Load::Requests, &[0, 1]).is_none());
     }
 }
