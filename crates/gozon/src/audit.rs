@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use gozon_audit::{AuditError, Options, Progress, Report};
-use gozon_contract::Clock;
 use gozon_store::Db;
 
 use crate::{
     config::Audit,
+    migrate::clock_of,
     settings::DatabaseUrl,
     terminal::{self, ignore_broken_pipe},
 };
@@ -58,7 +58,8 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
         bar.set_length(progress.of);
         bar.set_position(progress.rows);
     };
-    let report = gozon_audit::audit(&orders, &payments, &Clock::system(), &options, show).await;
+    let clock = clock_of(&orders).await;
+    let report = gozon_audit::audit(&orders, &payments, &clock, &options, show).await;
     bar.finish_and_clear();
     let report = report.map_err(|error| explain(&error))?;
     orders.close().await;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use gozon_contract::{Clock, Timestamp};
+use gozon_contract::Timestamp;
 use gozon_messaging::{
     DeadLetter, DeadLetters,
     dead_letters::{Cursor, Filter},
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::Databases,
+    migrate::clock_of,
     terminal::{self, printable, printable_json},
 };
 
@@ -135,15 +136,20 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 
 impl Place {
     /// The dead letters of each database asked for.
-    fn open(&self) -> anyhow::Result<Vec<(Service, DeadLetters)>> {
+    async fn open(&self) -> anyhow::Result<Vec<(Service, DeadLetters)>> {
         let urls = [
             (Service::Orders, self.databases.orders_url()),
             (Service::Payments, self.databases.payments_url()),
         ];
-        urls.into_iter()
-            .filter(|(service, _)| self.database.is_none_or(|only| only == *service))
-            .map(|(service, url)| Ok((service, DeadLetters::new(url.open(1)?, Clock::system()))))
-            .collect()
+        let mut opened = Vec::new();
+        for (service, url) in urls {
+            if self.database.is_none_or(|only| only == service) {
+                let db = url.open(1)?;
+                let clock = clock_of(&db).await;
+                opened.push((service, DeadLetters::new(db, clock)));
+            }
+        }
+        Ok(opened)
     }
 }
 
@@ -180,7 +186,7 @@ async fn list(
 ) -> anyhow::Result<()> {
     let mut items = Vec::new();
     let mut next = Vec::new();
-    for (service, letters) in which.place.open()? {
+    for (service, letters) in which.place.open().await? {
         let page = letters.list(&which.filter(None), after, limit).await;
         let page = page.with_context(|| unreadable(service))?;
         next.extend(page.next.map(|cursor| (service, cursor)));
@@ -219,7 +225,7 @@ async fn list(
 async fn show(id: String, place: &Place, out: &mut impl Write) -> anyhow::Result<()> {
     let filter = Filter { id: Some(id.clone()), ..Filter::default() };
     let mut found = Vec::new();
-    for (service, letters) in place.open()? {
+    for (service, letters) in place.open().await? {
         let page = letters.list(&filter, None, 2).await.with_context(|| unreadable(service))?;
         found.extend(page.letters.into_iter().map(|letter| (service, letter)));
     }
@@ -257,7 +263,7 @@ async fn change(chosen: &Chosen, retry: bool, out: &mut impl Write) -> anyhow::R
     }
     let filter = which.filter(id.clone());
     let mut counts = serde_json::Map::new();
-    for (service, letters) in which.place.open()? {
+    for (service, letters) in which.place.open().await? {
         let doing = if retry { "putting back" } else { "discarding" };
         let spinner = terminal::spinner(format!("{doing} dead letters of the {service} database"));
         let count =

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gozon_store::{CLOCK_MIGRATIONS, Db, Migration};
+use gozon_contract::Clock;
+use gozon_store::{CLOCK_MIGRATIONS, DatabaseClock, Db, Migration};
 
 use crate::{config::Databases, settings::DatabaseUrl, terminal};
 
@@ -36,12 +37,21 @@ pub async fn both(databases: &Databases) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens a service's database and brings it up to date, waiting for it if it is away.
-pub async fn open(url: &DatabaseUrl, connections: u32, steps: &[Migration]) -> anyhow::Result<Db> {
+/// Opens a service's database, brings it up to date and measures its time, waiting for it if it is
+/// away.
+pub async fn open(
+    url: &DatabaseUrl,
+    connections: u32,
+    steps: &[Migration],
+) -> anyhow::Result<(Db, DatabaseClock)> {
     let db = url.open(connections)?;
+    let ready = async || {
+        gozon_store::migrate(&db, steps).await?;
+        DatabaseClock::start(db.clone()).await
+    };
     loop {
-        match gozon_store::migrate(&db, steps).await {
-            Ok(()) => return Ok(db),
+        match ready().await {
+            Ok(time) => return Ok((db, time)),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -49,4 +59,9 @@ pub async fn open(url: &DatabaseUrl, connections: u32, steps: &[Migration]) -> a
             Err(error) => return Err(error).context("the database can't be migrated"),
         }
     }
+}
+
+/// The time of a database that may not be migrated yet; then it is that of this machine.
+pub async fn clock_of(db: &Db) -> Clock {
+    DatabaseClock::start(db.clone()).await.map_or_else(|_| Clock::system(), |time| time.clock())
 }

@@ -50,12 +50,12 @@ fn remote(urls: &[String]) -> anyhow::Result<Upstream> {
 
 /// `gozon orders`.
 pub async fn orders(args: config::Service) -> anyhow::Result<()> {
-    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let (random, tasks) = (RandomSource::system(), Tasks::default());
     let broker = process::broker(&args.broker_url, gozon_orders::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::orders();
-    let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
-    let orders = Orders::start(db, broker, args.stream.into(), clock, random, &tasks);
+    let (db, time) = migrate::open(&args.database_url, args.database_connections, &steps).await?;
+    let orders = Orders::start(db, broker, args.stream.into(), time, random, &tasks);
     let server = Server {
         name: "orders",
         listener,
@@ -69,12 +69,12 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
 
 /// `gozon payments`.
 pub async fn payments(args: config::Service) -> anyhow::Result<()> {
-    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let (random, tasks) = (RandomSource::system(), Tasks::default());
     let broker = process::broker(&args.broker_url, gozon_payments::TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
     let steps = migrate::payments();
-    let db = migrate::open(&args.database_url, args.database_connections, &steps).await?;
-    let payments = Payments::start(db, broker, clock, random, &tasks);
+    let (db, time) = migrate::open(&args.database_url, args.database_connections, &steps).await?;
+    let payments = Payments::start(db, broker, time, random, &tasks);
     let server = Server {
         name: "payments",
         listener,

@@ -19,19 +19,19 @@ const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 
 /// Runs the shop.
 pub async fn up(args: config::Up) -> anyhow::Result<()> {
-    let (clock, random, tasks) = (Clock::system(), RandomSource::system(), Tasks::default());
+    let (random, tasks) = (RandomSource::system(), Tasks::default());
     let broker = process::broker(&args.broker_url, TOPICS, &random)?;
     let listener = process::listen(args.listen).await?;
 
     let connections = args.database_connections;
-    let orders_db =
+    let (orders_db, orders_time) =
         migrate::open(&args.databases.orders_url(), connections, &migrate::orders()).await?;
-    let payments_db =
+    let (payments_db, payments_time) =
         migrate::open(&args.databases.payments_url(), connections, &migrate::payments()).await?;
     let payments =
-        Payments::start(payments_db, broker.clone(), clock.clone(), random.clone(), &tasks);
+        Payments::start(payments_db, broker.clone(), payments_time, random.clone(), &tasks);
     let orders =
-        Orders::start(orders_db, broker, args.stream.into(), clock.clone(), random.clone(), &tasks);
+        Orders::start(orders_db, broker, args.stream.into(), orders_time, random.clone(), &tasks);
 
     let stop = stop_on_signal();
     let gateway = Gateway::new(gozon_gateway::Config {
@@ -41,7 +41,7 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
         openapi: openapi::merged_json()?,
         health: payments.health.and(orders.health),
         limits: args.traffic.into(),
-        clock,
+        clock: Clock::system(),
         random,
         stop: stop.clone(),
     });

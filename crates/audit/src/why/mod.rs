@@ -182,8 +182,8 @@ async fn look(
 }
 
 async fn payer(payments: &Db, order_id: Uuid) -> Result<Option<Uuid>> {
-    let mut tx = payments.snapshot().await?;
-    Ok(sql::payment(&mut tx, order_id).await?.map(|payment| payment.user_id))
+    let mut reader = payments.snapshot().await?;
+    Ok(sql::payment(&mut reader, order_id).await?.map(|payment| payment.user_id))
 }
 
 async fn in_orders(
@@ -191,15 +191,15 @@ async fn in_orders(
     user: Option<Uuid>,
     order_id: Uuid,
 ) -> Result<(Option<Order>, Vec<Waiting>)> {
-    let mut tx = orders.snapshot().await?;
+    let mut reader = orders.snapshot().await?;
     let mut order = None;
     if let Some(user) = user {
-        order = sql::order_of(&mut tx, user, order_id).await?;
+        order = sql::order_of(&mut reader, user, order_id).await?;
     }
     if order.is_none() {
-        order = sql::order(&mut tx, order_id).await?;
+        order = sql::order(&mut reader, order_id).await?;
     }
-    Ok((order, sql::find_messages(&mut tx, Side::Orders, order_id).await?))
+    Ok((order, sql::find_messages(&mut reader, Side::Orders, order_id).await?))
 }
 
 struct InPayments {
@@ -210,13 +210,13 @@ struct InPayments {
 }
 
 async fn in_payments(payments: &Db, user: Option<Uuid>, order_id: Uuid) -> Result<InPayments> {
-    let mut tx = payments.snapshot().await?;
-    let payment = sql::payment(&mut tx, order_id).await?;
+    let mut reader = payments.snapshot().await?;
+    let payment = sql::payment(&mut reader, order_id).await?;
     let (mut entries, mut balance) = (Vec::new(), None);
     if let Some(user) = payment.as_ref().map(|payment| payment.user_id).or(user) {
-        entries = sql::entries(&mut tx, user, order_id).await?;
-        balance = sql::balance(&mut tx, user).await?;
+        entries = sql::entries(&mut reader, user, order_id).await?;
+        balance = sql::balance(&mut reader, user).await?;
     }
-    let messages = sql::find_messages(&mut tx, Side::Payments, order_id).await?;
+    let messages = sql::find_messages(&mut reader, Side::Payments, order_id).await?;
     Ok(InPayments { payment, entries, balance, messages })
 }

@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt as _;
 use gozon_contract::Timestamp;
-use gozon_store::{Result, Tx};
+use gozon_store::{Reader, Result, select};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -30,12 +30,12 @@ impl From<OrderRow> for Order {
 }
 
 /// An order by its key.
-pub(super) async fn order_of(tx: &mut Tx, user: Uuid, id: Uuid) -> Result<Option<Order>> {
-    let row: Option<OrderRow> = tx
-        .query(
+pub(super) async fn order_of(reader: &mut Reader, user: Uuid, id: Uuid) -> Result<Option<Order>> {
+    let row: Option<OrderRow> = reader
+        .query(select!(
             "select user_id, amount, status, cancel_reason, version, created_at, updated_at
-             from orders where user_id = $1 and id = $2",
-        )
+             from orders where user_id = $1 and id = $2"
+        ))
         .bind(user)
         .bind(id)
         .fetch_optional()
@@ -45,24 +45,24 @@ pub(super) async fn order_of(tx: &mut Tx, user: Uuid, id: Uuid) -> Result<Option
 
 /// An order by its id alone. No index has it: the whole table is read, and no limit on statements
 /// applies to a stream.
-pub(super) async fn order(tx: &mut Tx, id: Uuid) -> Result<Option<Order>> {
-    let mut rows = tx
-        .query(
+pub(super) async fn order(reader: &mut Reader, id: Uuid) -> Result<Option<Order>> {
+    let mut rows = reader
+        .query(select!(
             "select user_id, amount, status, cancel_reason, version, created_at, updated_at
-             from orders where id = $1",
-        )
+             from orders where id = $1"
+        ))
         .bind(id)
         .stream::<OrderRow>()?;
     Ok(rows.try_next().await?.map(Order::from))
 }
 
 /// What was decided for an order.
-pub(super) async fn payment(tx: &mut Tx, order: Uuid) -> Result<Option<Payment>> {
-    let row: Option<(Uuid, i64, Option<String>, i64)> = tx
-        .query(
+pub(super) async fn payment(reader: &mut Reader, order: Uuid) -> Result<Option<Payment>> {
+    let row: Option<(Uuid, i64, Option<String>, i64)> = reader
+        .query(select!(
             "select user_id, amount, decline_reason, created_at from payments
-             where order_id = $1",
-        )
+             where order_id = $1"
+        ))
         .bind(order)
         .fetch_optional()
         .await?;
@@ -75,12 +75,12 @@ pub(super) async fn payment(tx: &mut Tx, order: Uuid) -> Result<Option<Payment>>
 }
 
 /// The entries of a user's account that name an order.
-pub(super) async fn entries(tx: &mut Tx, user: Uuid, order: Uuid) -> Result<Vec<Entry>> {
-    let rows = tx
-        .query(
+pub(super) async fn entries(reader: &mut Reader, user: Uuid, order: Uuid) -> Result<Vec<Entry>> {
+    let rows = reader
+        .query(select!(
             "select seq, amount, balance_after, created_at from entries
-             where user_id = $1 and order_id = $2 order by seq",
-        )
+             where user_id = $1 and order_id = $2 order by seq"
+        ))
         .bind(user)
         .bind(order)
         .stream::<(i64, i64, i64, i64)>()?;
@@ -95,9 +95,9 @@ pub(super) async fn entries(tx: &mut Tx, user: Uuid, order: Uuid) -> Result<Vec<
 }
 
 /// The balance of a user's account, if there is one.
-pub(super) async fn balance(tx: &mut Tx, user: Uuid) -> Result<Option<i64>> {
-    let row: Option<(i64,)> = tx
-        .query("select balance from accounts where user_id = $1")
+pub(super) async fn balance(reader: &mut Reader, user: Uuid) -> Result<Option<i64>> {
+    let row: Option<(i64,)> = reader
+        .query(select!("select balance from accounts where user_id = $1"))
         .bind(user)
         .fetch_optional()
         .await?;
@@ -106,12 +106,20 @@ pub(super) async fn balance(tx: &mut Tx, user: Uuid) -> Result<Option<i64>> {
 
 /// The messages about an order that wait in a database. The two tables of failures are read whole:
 /// they are small, and what they hold may be no text.
-pub(super) async fn find_messages(tx: &mut Tx, side: Side, order: Uuid) -> Result<Vec<Waiting>> {
+pub(super) async fn find_messages(
+    reader: &mut Reader,
+    side: Side,
+    order: Uuid,
+) -> Result<Vec<Waiting>> {
     let order = order.to_string();
     let mut found = Vec::new();
 
-    let mut outbox = tx
-        .query("select topic, body, created_at, attempts from outbox where body like $1")
+    let mut outbox = reader
+        .query(select!(
+            "select topic, body, created_at, attempts from outbox_batches where body like $1
+             union all
+             select topic, body, created_at, attempts from outbox where body like $1"
+        ))
         .bind(format!("%{order}%").as_str())
         .stream::<(String, String, i64, i64)>()?;
     while let Some((topic, body, since, attempts)) = outbox.try_next().await? {
@@ -128,14 +136,14 @@ pub(super) async fn find_messages(tx: &mut Tx, side: Side, order: Uuid) -> Resul
     }
     drop(outbox);
 
-    let mut failed = tx
-        .query(
+    let mut failed = reader
+        .query(select!(
             "select id, topic, body, received_at, attempts, next_attempt_at, error
              from inbox_pending
              union all
              select id, topic, body, died_at, attempts, null, error
-             from dead_letters",
-        )
+             from dead_letters"
+        ))
         .stream::<(String, String, Vec<u8>, i64, i64, Option<i64>, String)>()?;
     while let Some((id, topic, body, since, attempts, next, error)) = failed.try_next().await? {
         if id.starts_with(&order) || !events_about(&body, &order).is_empty() {
