@@ -1,6 +1,6 @@
 //! Logs and metrics.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -41,11 +41,13 @@ pub struct Metrics(PrometheusHandle);
 /// Upper bounds of the latency buckets, in seconds.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// How often samples are put into their buckets.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Upper bounds of the size buckets.
 const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 impl Metrics {
-    /// Starts collecting.
+    /// Starts collecting; within a runtime.
     ///
     /// # Errors
     /// Something in this process collects already.
@@ -54,6 +56,14 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
             .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), SIZES)?
             .install_recorder()?;
+        let upkeep = handle.clone();
+        tokio::spawn(async move {
+            // Samples wait in memory until then, whether anybody scrapes or not.
+            loop {
+                tokio::time::sleep(UPKEEP_INTERVAL).await;
+                upkeep.run_upkeep();
+            }
+        });
         Ok(Self(handle))
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use gozon_http::Health;
 use gozon_messaging::Broker;
-use gozon_store::Db;
+use gozon_store::{Db, Error};
 
 /// The parts that every service needs: its database and the broker.
 pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Health {
@@ -18,12 +18,23 @@ pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Healt
     Health::default()
         .with(format!("{service}.database"), move || {
             let db = db.clone();
-            async move { db.ping().await.map_err(|_| "can't be reached".to_owned()) }
+            async move { check(&db).await }
         })
         .with(format!("{service}.broker"), move || {
             let broker = Arc::clone(&broker);
             async move { broker.ping().await.map_err(|_| "can't be reached".to_owned()) }
         })
+}
+
+async fn check(db: &Db) -> Result<(), String> {
+    match db.check().await {
+        // Somebody else is writing, so it works.
+        Ok(()) | Err(Error::Conflict(_) | Error::Locked(_)) => Ok(()),
+        Err(error) => {
+            tracing::debug!(%error, "the database is not ready");
+            Err("can't be reached, or fails".to_owned())
+        }
+    }
 }
 
 /// Asks whether a consumer is attached to the broker.

@@ -63,6 +63,11 @@ const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
                         set local lock_timeout = 0; set local statement_timeout = 0; \
                         set local idle_in_transaction_session_timeout = 0";
 
+/// A database that has failed a statement for a reason of its own is not ready for so long.
+const FAILURE_MEMORY: Duration = Duration::from_secs(3);
+/// For so long after such a failure, a check writes too.
+const PROBE_PERIOD: Duration = Duration::from_mins(1);
+
 /// How long a statement on SQLite waits for another process to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -221,6 +226,30 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when it gives none.
     pub async fn ping(&self) -> Result<()> {
         self.read().await?.query(crate::select!("select 1")).fetch_one::<(i32,)>().await.map(drop)
+    }
+
+    /// Whether the database does its work: it answers, it can be written to if it lately could not,
+    /// and the environment has failed no statement in the last seconds.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when it does not; another one if the check
+    /// itself was in somebody's way.
+    pub async fn check(&self) -> Result<()> {
+        self.ping().await?;
+        let failures = [self.write.failed_before(), self.read.failed_before()];
+        let Some(before) = failures.into_iter().flatten().min() else { return Ok(()) };
+        if before < FAILURE_MEMORY {
+            let why = "a statement has just failed for a reason that lies with the database";
+            return Err(sqlx::Error::Protocol(why.to_owned()).into());
+        }
+        if before < PROBE_PERIOD {
+            // Neither a full disk nor a server that only reads shows in a query.
+            let mut tx = self.begin().await?;
+            let probe = "update service_clock set correction = correction where one = 1";
+            tx.query(probe).execute().await?;
+            tx.commit().await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_postgres(&self) -> bool {

@@ -55,9 +55,21 @@ pub(crate) struct Suspicion {
     /// Connections opened before this instant are closed instead of used: what the server has
     /// prepared for them is no longer valid.
     discard_before: Mutex<Option<Instant>>,
+    /// When the environment failed last.
+    failed_at: Mutex<Option<Instant>>,
 }
 
 impl Suspicion {
+    /// How long ago the environment failed last, if it did.
+    fn failed_before(&self) -> Option<Duration> {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.map(|instant| instant.elapsed())
+    }
+
+    fn failed_now(&self) {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// Decides whether an idle connection may be used. To be called by the pool.
     pub(crate) async fn admits<C: sqlx::Connection>(
         &self,
@@ -175,6 +187,11 @@ impl Sessions {
         })
     }
 
+    /// How long ago the environment failed a statement last, if it did.
+    pub(crate) fn failed_before(&self) -> Option<Duration> {
+        self.suspicion.failed_before()
+    }
+
     fn max_connections(&self) -> u32 {
         match &self.pool {
             Pool::Postgres(pool) => pool.options().get_max_connections(),
@@ -259,6 +276,7 @@ impl Session {
             self.broken = true;
             let due = 2 * self.sessions.max_connections();
             suspicion.pings_due.store(due, Ordering::Relaxed);
+            suspicion.failed_now();
         }
     }
 
