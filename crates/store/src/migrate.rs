@@ -52,7 +52,21 @@ pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
     }
 }
 
+/// A database in another encoding would refuse the first order that it can't spell.
+async fn check_encoding(db: &Db) -> Result<()> {
+    if db.is_postgres() {
+        let select = crate::select!("select current_setting('server_encoding')");
+        let (encoding,): (String,) = db.read().await?.query(select).fetch_one().await?;
+        if encoding != "UTF8" {
+            let why = format!("its encoding is {encoding}; create it with the encoding UTF8");
+            return Err(sqlx::Error::Decode(why.into()).into());
+        }
+    }
+    Ok(())
+}
+
 async fn in_one_transaction(db: &Db, steps: &[Migration]) -> Result<()> {
+    check_encoding(db).await?;
     let mut tx = db.begin().await?;
     if let Connection::Postgres(connection) = tx.connection() {
         sqlx::raw_sql(NO_TIME_LIMITS).execute(&mut *connection).await?;

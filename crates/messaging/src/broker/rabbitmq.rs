@@ -119,6 +119,7 @@ impl Broker for RabbitMq {
             }
         }
         if !accepted.is_empty() {
+            self.publishing.check()?;
             let publishing = self.publish_all(&accepted);
             let published = within(PUBLISH_TIMEOUT, "publishing", publishing).await;
             if published.is_err() {
@@ -143,6 +144,7 @@ impl Broker for RabbitMq {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
+        self.publishing.check()?;
         let answer = within(PING_TIMEOUT, "a sign of life", self.publishing.open()).await;
         if answer.is_err() {
             self.publishing.hang_up();

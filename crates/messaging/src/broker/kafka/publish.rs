@@ -90,7 +90,8 @@ async fn enqueue(producer: &Producer, record: &Record<'_>) -> KafkaResult<Delive
     }
 }
 
-/// Whether the fault is the message's, or that of another in its record batch.
+/// Whether the fault is the message's, or that of another in its record batch. A time stamp that the
+/// cluster does not like is the fault of a clock, and a policy that of its owner: they wait.
 fn is_refusal(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -99,8 +100,6 @@ fn is_refusal(error: &KafkaError) -> bool {
                 | Code::InvalidMessageSize
                 | Code::InvalidRecord
                 | Code::InvalidDifferentRecord
-                | Code::InvalidTimestamp
-                | Code::PolicyViolation
         )
     )
 }

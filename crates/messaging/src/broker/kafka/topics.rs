@@ -22,6 +22,8 @@ const BROADCAST_PARTITIONS: i32 = 1;
 /// Listeners begin at the end, so this is only for those that fall behind.
 const BROADCAST_RETENTION: [(&str, &str); 2] =
     [("retention.ms", "3600000"), ("segment.ms", "600000")];
+/// Number of replicas of a topic, where there are as many brokers.
+const MAX_REPLICAS: i32 = 3;
 /// How long to wait for a topic just made before looking again.
 const TOPIC_WAIT: Duration = Duration::from_millis(50);
 
@@ -66,15 +68,31 @@ async fn missing_topics(
     .await
 }
 
-async fn make_topics(admin: &Admin, topics: &[&Topic], partitions: i32) -> Result<(), BrokerError> {
-    // As many replicas as the cluster's default says.
-    let replicas = || TopicReplication::Fixed(-1);
-    let topics = topics.iter().map(|topic| match topic.delivery {
-        Delivery::Competing => NewTopic::new(topic.name, partitions, replicas()),
-        Delivery::Broadcast => BROADCAST_RETENTION.into_iter().fold(
-            NewTopic::new(topic.name, BROADCAST_PARTITIONS, replicas()),
-            |topic, (key, value)| topic.set(key, value),
-        ),
+async fn make_topics(
+    admin: &Arc<Admin>,
+    topics: &[&Topic],
+    partitions: i32,
+) -> Result<(), BrokerError> {
+    let asked = Arc::clone(admin);
+    let brokers = blocking(move || {
+        let known = asked.inner().fetch_metadata(None, METADATA_TIMEOUT)?;
+        Ok(known.brokers().len())
+    })
+    .await?;
+    let replicas = i32::try_from(brokers).unwrap_or(MAX_REPLICAS).min(MAX_REPLICAS);
+    // What is confirmed is on two brokers at least, where there are three.
+    let min_in_sync = if replicas < MAX_REPLICAS { "1" } else { "2" };
+    let topics = topics.iter().map(|topic| {
+        let new = |partitions| {
+            NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replicas))
+                .set("min.insync.replicas", min_in_sync)
+        };
+        match topic.delivery {
+            Delivery::Competing => new(partitions),
+            Delivery::Broadcast => BROADCAST_RETENTION
+                .into_iter()
+                .fold(new(BROADCAST_PARTITIONS), |topic, (key, value)| topic.set(key, value)),
+        }
     });
     let topics: Vec<_> = topics.collect();
     let options = AdminOptions::new().request_timeout(Some(METADATA_TIMEOUT));

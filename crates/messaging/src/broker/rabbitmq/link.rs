@@ -58,9 +58,23 @@ impl Link {
     }
 
     /// Drops the connection; the next [`Link::open`] makes another. What is still open on this one
-    /// goes on for as long as it can.
+    /// goes on for as long as it can. One that the server [blocks](Link::check) is kept: it works
+    /// again when the alarm ends, and until then another one would be blocked too.
     pub(super) fn hang_up(&self) {
-        self.current().take();
+        let mut current = self.current();
+        if !current.as_ref().is_some_and(|connection| is_blocked(connection)) {
+            current.take();
+        }
+    }
+
+    /// Whether the server takes what is published: it stops reading from connections that publish
+    /// while it is short of memory or disk.
+    pub(super) fn check(&self) -> Result<(), BrokerError> {
+        if self.current().as_ref().is_some_and(|connection| is_blocked(connection)) {
+            let why = "it holds publishers back until its memory or disk alarm ends";
+            return Err(BrokerError::Away(why.to_owned()));
+        }
+        Ok(())
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
@@ -101,6 +115,10 @@ impl Link {
         let runtime = runtime::default_runtime().map_err(away)?;
         Connection::connector(self.uri.clone(), runtime, reach, properties).await.map_err(away)
     }
+}
+
+fn is_blocked(connection: &Connection) -> bool {
+    connection.status().connected() && connection.status().blocked()
 }
 
 /// Reads an AMQP URL. The error does not repeat it: it may hold a password.
