@@ -149,6 +149,9 @@ pub struct Up {
     /// Limits on live sockets.
     #[command(flatten)]
     pub stream: Stream,
+    /// What becomes of orders that stay NEW.
+    #[command(flatten)]
+    pub resend: Resend,
     /// Limits on requests.
     #[command(flatten)]
     pub traffic: Traffic,
@@ -198,6 +201,17 @@ pub struct Service {
     /// Limits on live sockets (orders only).
     #[command(flatten)]
     pub stream: Stream,
+    /// What becomes of orders that stay NEW (orders only).
+    #[command(flatten)]
+    pub resend: Resend,
+}
+
+/// What becomes of orders that stay NEW.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Resend {
+    /// For how many seconds an order stays NEW until its payment is asked for again; 0 for ever
+    #[arg(long, env = "GOZON_RESEND_AFTER", default_value_t = 60, value_name = "SECONDS")]
+    pub resend_after: u32,
 }
 
 /// Limits on live sockets.

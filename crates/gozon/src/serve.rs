@@ -6,7 +6,7 @@ use axum::Router;
 use gozon_contract::{Clock, RandomSource};
 use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
 use gozon_http::{Edge, Health, health_routes, observed};
-use gozon_orders::{Orders, StreamLimits};
+use gozon_orders::{Orders, Settings, StreamLimits};
 use gozon_payments::Payments;
 use gozon_service::Tasks;
 
@@ -55,7 +55,8 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
     let listener = process::listen(args.listen).await?;
     let steps = migrate::orders();
     let (db, time) = migrate::open(&args.database_url, args.database_connections, &steps).await?;
-    let orders = Orders::start(db, broker, args.stream.into(), time, random, &tasks);
+    let orders =
+        Orders::start(db, broker, settings(args.stream, args.resend), time, random, &tasks);
     let server = Server {
         name: "orders",
         listener,
@@ -65,6 +66,13 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
         tasks,
     };
     process::run(server, stop_on_signal()).await
+}
+
+/// The settings of the orders service.
+pub fn settings(stream: config::Stream, resend: config::Resend) -> Settings {
+    let seconds = u64::from(resend.resend_after);
+    let resend_after = (seconds > 0).then(|| Duration::from_secs(seconds));
+    Settings { stream: stream.into(), resend_after }
 }
 
 /// `gozon payments`.

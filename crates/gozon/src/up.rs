@@ -12,6 +12,7 @@ use gozon_service::Tasks;
 use crate::{
     config, migrate, openapi,
     process::{self, Server, stop_on_signal},
+    serve::settings,
     web,
 };
 
@@ -30,8 +31,14 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
         migrate::open(&args.databases.payments_url(), connections, &migrate::payments()).await?;
     let payments =
         Payments::start(payments_db, broker.clone(), payments_time, random.clone(), &tasks);
-    let orders =
-        Orders::start(orders_db, broker, args.stream.into(), orders_time, random.clone(), &tasks);
+    let orders = Orders::start(
+        orders_db,
+        broker,
+        settings(args.stream, args.resend),
+        orders_time,
+        random.clone(),
+        &tasks,
+    );
 
     let stop = stop_on_signal();
     let gateway = Gateway::new(gozon_gateway::Config {

@@ -6,9 +6,10 @@ mod get;
 mod list;
 mod place;
 mod recent;
+mod resend;
 mod service;
 mod sql;
 mod stream;
 
-pub use service::{MIGRATIONS, Orders, TOPICS, openapi};
+pub use service::{MIGRATIONS, Orders, Settings, TOPICS, openapi};
 pub use stream::StreamLimits;

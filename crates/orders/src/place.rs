@@ -55,7 +55,9 @@ impl UseCase for PlaceOrders {
         let reply =
             |order: &Arc<Order>| Answer::created(&**order, Some(format!("/orders/{}", order.id)));
         let mut outgoing = Outgoing::default();
-        placements.iter().for_each(|placed| outgoing.push(&payment_requested(placed)));
+        for Placement { order, trace } in placements {
+            outgoing.push(&payment_requested(order, Some(*trace)));
+        }
         Ok(Decision {
             replies: orders.iter().map(reply).collect(),
             writes: vec![sql::insert_orders(&orders)],
@@ -73,17 +75,19 @@ impl UseCase for PlaceOrders {
     }
 }
 
-fn payment_requested(
-    Placement { order, trace }: &Placement,
+/// The request for an order's payment.
+pub(crate) fn payment_requested(
+    order: &Order,
+    traceparent: Option<TraceParent>,
 ) -> Event<'static, OrderId, UserId, PaymentRequested> {
-    let Order { id, user_id, amount, created_at, .. } = **order;
+    let Order { id, user_id, amount, created_at, .. } = *order;
     Event {
         topic: PAYMENT_REQUESTED.name,
         source: ORDERS_SOURCE,
         subject: id,
         partition_key: user_id,
         time: created_at,
-        traceparent: Some(*trace),
+        traceparent,
         data: PaymentRequested { order_id: id, user_id, amount },
     }
 }
@@ -160,7 +164,7 @@ mod tests {
             updated_at: now,
         };
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
-        let message = payment_requested(&Placement { order: Arc::new(order), trace }).to_message();
+        let message = payment_requested(&order, Some(trace)).to_message();
         assert_eq!(message.topic, "payment.requested");
         assert_eq!(message.key, "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e");
         gozon_testkit::frozen(

@@ -23,18 +23,27 @@ use crate::{
     get, list, place,
     place::{PlaceOrders, Placement},
     recent::Recent,
+    resend::Resend,
     stream::{self, Hub, StreamLimits},
 };
 
 const NAME: &str = "orders";
 
 /// The service's own tables.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    component: "orders",
-    version: 1,
-    postgres: include_str!("../migrations/postgres/1_orders.sql"),
-    sqlite: include_str!("../migrations/sqlite/1_orders.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        component: "orders",
+        version: 1,
+        postgres: include_str!("../migrations/postgres/1_orders.sql"),
+        sqlite: include_str!("../migrations/sqlite/1_orders.sql"),
+    },
+    Migration {
+        component: "orders",
+        version: 2,
+        postgres: include_str!("../migrations/postgres/2_orders_created_at.sql"),
+        sqlite: include_str!("../migrations/sqlite/2_orders_created_at.sql"),
+    },
+];
 
 /// The topics that the service reads or writes.
 pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
@@ -49,6 +58,15 @@ pub(crate) struct App {
     pub(crate) hub: Hub,
     /// Tells the sockets to end.
     pub(crate) sockets_stop: CancellationToken,
+}
+
+/// The settings of the service.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What live sockets may cost.
+    pub stream: StreamLimits,
+    /// How long an order stays NEW until its payment is asked for again; `None` for ever.
+    pub resend_after: Option<Duration>,
 }
 
 /// A running orders service.
@@ -83,12 +101,12 @@ impl Orders {
     pub fn start(
         db: Db,
         broker: Arc<dyn Broker>,
-        limits: StreamLimits,
+        settings: Settings,
         time: DatabaseClock,
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let (hub, recent) = (Hub::new(limits), Recent::new());
+        let (hub, recent) = (Hub::new(settings.stream), Recent::new());
         let clock = time.clock();
         let mut wiring =
             Wiring::new(NAME, db.clone(), Arc::clone(&broker), time, random.clone(), tasks);
@@ -111,6 +129,11 @@ impl Orders {
         let sockets_stop = tasks.stop_token(Stage::Requests);
         let closing = sockets_closed(hub.clone(), sockets_stop.clone());
         tasks.spawn(Stage::Requests, "sockets", closing);
+        if let Some(after) = settings.resend_after {
+            let resend = Resend::new(wiring.context.clone(), after);
+            let stop = tasks.stop_token(Stage::Requests);
+            tasks.spawn(Stage::Requests, "resend", resend.run(stop));
+        }
         let health =
             wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 

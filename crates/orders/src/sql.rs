@@ -123,6 +123,32 @@ pub(crate) async fn list_orders(
     raw.into_iter().map(Order::try_from).collect()
 }
 
+/// Up to `limit` orders that are NEW, come after `after` by the instant of their creation and their
+/// id, and were not created after `until`; in that order.
+pub(crate) async fn new_orders(
+    reader: &mut Reader,
+    after: (Timestamp, Uuid),
+    until: Timestamp,
+    limit: usize,
+) -> Result<Vec<Order>> {
+    let raw: Vec<RawOrder> = reader
+        .query(select!(
+            "select user_id, id, amount, description, status, cancel_reason, version,
+                    created_at, updated_at
+             from orders
+             where created_at >= $1 and created_at <= $2 and status = 'NEW'
+               and (created_at > $1 or id > $3)
+             order by created_at, id limit $4"
+        ))
+        .bind(after.0.micros())
+        .bind(until.micros())
+        .bind(after.1)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all()
+        .await?;
+    raw.into_iter().map(Order::try_from).collect()
+}
+
 /// The orders with these keys, as far as there are any; locked until the transaction ends, if it
 /// locks.
 pub(crate) async fn orders_of(

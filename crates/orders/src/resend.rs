@@ -1,0 +1,161 @@
+//! Orders that stay NEW are asked for again.
+//!
+//! Nothing of ours loses a request. But a broker may lose its data, an operator may purge a queue, and
+//! both databases may be restored to an instant. Whatever the cause: payments answers a request again
+//! that it has answered before, and pays one that it has never seen.
+//!
+//! Each order is looked at once, when it has reached the age; those that are NEW then are asked for,
+//! and again with growing waits while they stay NEW. How many at a time depends on what comes of it:
+//! where most of those asked for are settled by the next look, the answers were lost, and more are
+//! asked for; where they are not, payments has a backlog, and asking again would only make it longer.
+
+use std::{collections::VecDeque, time::Duration};
+
+use gozon_contract::{Order, OrderStatus, PAYMENT_REQUESTED, Timestamp};
+use gozon_messaging::{Context, Outgoing};
+use gozon_store::Result;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{place::payment_requested, sql};
+
+/// How often to look.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How far back the first look goes. What is older is for `gozon audit --repair`.
+const FIRST_LOOK_BACK: Duration = Duration::from_hours(24);
+/// The least and the most orders asked for at a time.
+const MIN_ASKED: usize = 50;
+const MAX_ASKED: usize = 2_000;
+/// The most orders that are remembered until they are settled.
+const MAX_WAITING: usize = 20_000;
+/// The longest wait between two requests for one order.
+const MAX_WAIT: Duration = Duration::from_hours(1);
+
+/// Asks again for the payment of orders that stay NEW.
+pub(crate) struct Resend {
+    context: Context,
+    after: Duration,
+    /// Orders up to this one, by creation and id, were looked at.
+    looked_until: (Timestamp, Uuid),
+    /// How many to ask for at a time.
+    limit: usize,
+    waiting: VecDeque<Asked>,
+}
+
+/// An order that was asked for, and when to look at it again.
+struct Asked {
+    order: Order,
+    wait: Duration,
+    again_at: Timestamp,
+}
+
+impl Resend {
+    /// Asks for orders that are NEW for longer than `after`.
+    pub(crate) fn new(context: Context, after: Duration) -> Self {
+        let looked_until = (context.clock.now().minus(FIRST_LOOK_BACK), Uuid::nil());
+        Self { context, after, looked_until, limit: MIN_ASKED, waiting: VecDeque::new() }
+    }
+
+    /// Looks again and again until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(self.context.random.jitter(INTERVAL)) => {}
+            }
+            if let Err(error) = self.step().await {
+                tracing::debug!(%error, "can't look for orders that stay NEW");
+            }
+        }
+    }
+
+    /// Looks once; how many orders were asked for.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub(crate) async fn step(&mut self) -> Result<usize> {
+        let now = self.context.clock.now();
+        let mut due = self.still_new(now).await?;
+        let room = self.limit.saturating_sub(due.len());
+        if room > 0 && self.waiting.len() < MAX_WAITING {
+            let until = now.minus(self.after);
+            let mut reader = self.context.db.read().await?;
+            let found = sql::new_orders(&mut reader, self.looked_until, until, room).await?;
+            drop(reader);
+            self.looked_until = match found.last() {
+                Some(last) if found.len() == room => (last.created_at, last.id.uuid()),
+                _ => self.looked_until.max((until, Uuid::max())),
+            };
+            let known = |order: &Order| self.waiting.iter().any(|asked| asked.order.id == order.id);
+            let new = found.into_iter().filter(|order| !known(order));
+            due.extend(new.map(|order| (order, self.after)));
+        }
+        if due.is_empty() {
+            return Ok(0);
+        }
+        self.ask(&due).await?;
+        let count = due.len();
+        for (order, wait) in due {
+            let again_at = now.plus(self.context.random.jitter(wait));
+            self.waiting.push_back(Asked { order, wait: (wait * 2).min(MAX_WAIT), again_at });
+        }
+        Ok(count)
+    }
+
+    /// Those whose wait is over and which are still NEW. Those that are not are forgotten, and their
+    /// share says whether to ask for more or for fewer at a time.
+    async fn still_new(&mut self, now: Timestamp) -> Result<Vec<(Order, Duration)>> {
+        let limit = self.limit;
+        let mut over: Vec<&Asked> =
+            self.waiting.iter().filter(|asked| asked.again_at <= now).take(limit).collect();
+        if over.is_empty() {
+            return Ok(Vec::new());
+        }
+        over.sort_unstable_by_key(|asked| (asked.order.user_id, asked.order.id));
+        let keys: Vec<_> = over.iter().map(|asked| (asked.order.user_id, asked.order.id)).collect();
+        let mut reader = self.context.db.read().await?;
+        let orders = sql::orders_of(&mut reader, &keys).await?;
+        drop(reader);
+        let is_new = |asked: &Asked| {
+            orders.get(&asked.order.id).is_some_and(|order| order.status == OrderStatus::New)
+        };
+        let looked_at = |asked: &Asked| keys.contains(&(asked.order.user_id, asked.order.id));
+        let mut due = Vec::new();
+        self.waiting.retain(|asked| {
+            let looked_at = looked_at(asked);
+            if looked_at && is_new(asked) {
+                due.push((asked.order.clone(), asked.wait));
+            }
+            !looked_at
+        });
+        let settled = keys.len() - due.len();
+        self.limit = if settled * 10 >= keys.len() * 9 {
+            (self.limit * 2).min(MAX_ASKED)
+        } else if settled * 2 < keys.len() {
+            MIN_ASKED
+        } else {
+            self.limit
+        };
+        Ok(due)
+    }
+
+    async fn ask(&self, orders: &[(Order, Duration)]) -> Result<()> {
+        let mut outgoing = Outgoing::default();
+        for (order, _) in orders {
+            outgoing.push(&payment_requested(order, None));
+        }
+        let added = self.context.outbox.add(outgoing);
+        let writes = added.statement().into_iter().collect();
+        self.context.db.optimistic().await?.commit(writes).await?;
+        added.committed();
+        tracing::warn!(
+            orders = orders.len(),
+            first = %orders[0].0.id,
+            topic = PAYMENT_REQUESTED.name,
+            "orders stay NEW; asked for their payment again"
+        );
+        metrics::counter!("gozon_orders_asked_again_total").increment(orders.len() as u64);
+        Ok(())
+    }
+}
