@@ -27,7 +27,7 @@ def median: sort | (.[(length - 1) / 2 | floor] + .[length / 2 | floor]) / 2;
 def medians: map(figures) | transpose | map(if .[0] == null then null else median end);
 
 def row: "| " + join(" | ") + " |";
-def heading($first): ($first + columns) | row, (map("---:") | row);
+def heading($first): ($first + columns | row), (($first | map("---")) + (columns | map("---:")) | row);
 
 # A row with text for each figure; `null` where a setup has no such process.
 def text: map(if . == null then "" else rounded | tostring end);
