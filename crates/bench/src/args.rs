@@ -43,7 +43,7 @@ pub struct Args {
     pub patience: u64,
     /// Report the processor time per order of these local processes and their descendants: groups
     /// as NAME=PID or NAME=PID,PID with spaces between them, such as "shop=101 database=102"
-    #[arg(long, env = "GOZON_PROCESSES", value_delimiter = ' ', hide_env_values = true)]
+    #[arg(long, env = "GOZON_PROCESSES", value_delimiter = ' ')]
     pub processes: Vec<Group>,
     /// Print the report as JSON
     #[arg(long, env = "GOZON_JSON")]

@@ -30,6 +30,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("orders-urls", "http://10.0.0.5:8081,http://10.0.0.6:8081"),
     ("payments-database-url", "postgres://user:password@host/payments"),
     ("payments-urls", "http://10.0.0.7:8081,http://10.0.0.8:8081"),
+    ("processes", "shop=101 database=102,103"),
     ("rate", "500"),
     ("rate-limit", "50"),
     ("seconds", "10"),
