@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write as _},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -69,14 +68,12 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
 
 /// Opens a database that exists: reading makes no SQLite file.
 pub fn open(name: &str, url: &DatabaseUrl, connections: u32) -> anyhow::Result<Db> {
-    if let Some(path) = url.as_str().strip_prefix("sqlite:") {
-        let path = path.trim_start_matches("//");
-        if !Path::new(path).is_file() {
-            bail!(
-                "there is no {name} database at {path}; \
-                 give --data-dir, or --{name}-database-url"
-            );
-        }
+    if let Some(path) = gozon_store::sqlite_file(url.as_str()).filter(|path| !path.is_file()) {
+        let path = path.display();
+        bail!(
+            "there is no {name} database at {path}; \
+             give --data-dir, or --{name}-database-url"
+        );
     }
     url.open(connections)
 }

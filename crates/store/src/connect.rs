@@ -1,16 +1,19 @@
 //! Opening a database by its URL.
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::{
     Executor as _,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use crate::{
-    Reader, Result, Tx, Work,
+    InvalidUrl, Reader, Result, Tx, Work,
+    servers::Servers,
     session::{Pool, Sessions, Suspicion},
+    sqlite_file::SqliteFile,
+    url::{self, PostgresUrl, Target},
 };
 
 /// How long a caller waits for a free connection before the database counts as away.
@@ -61,6 +64,9 @@ const SETTINGS: &str = settings!("set");
 /// How a transaction that may write begins on PostgreSQL.
 const WRITE: &str = concat!("begin; ", settings!("set local"));
 
+/// How one that reads a little begins, where a single statement would do but for the pooler.
+const READ: &str = concat!("begin read only; ", settings!("set local"));
+
 /// How one that only reads begins. It may read all there is, for as long as it takes.
 const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
                         set local plan_cache_mode = force_custom_plan; \
@@ -85,37 +91,30 @@ pub struct Db {
     /// several connections would poll for the file's lock.
     write: Sessions,
     read: Sessions,
-}
-
-/// A database URL that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{reason}; a database URL looks like postgres://user:password@host/name or sqlite:path/to/file.db"
-)]
-pub struct InvalidUrl {
-    reason: String,
+    /// The file, on SQLite.
+    file: Option<Arc<SqliteFile>>,
 }
 
 impl Db {
     /// Opens the database at `url` (`postgres://…` or `sqlite:PATH`) with at most `connections`
-    /// connections. Nothing is contacted yet, but for SQLite the folder of the file is made.
+    /// connections. No server is contacted yet, but the file of SQLite and its folder are made.
     ///
     /// # Errors
-    /// The URL is of another kind or malformed, or the folder can't be made.
+    /// The URL is of another kind or malformed, asks for what can't be done, or names a file that
+    /// can't be used.
     pub fn open(url: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::postgres(url, connections)
-        } else if let Some(path) = url.strip_prefix("sqlite:") {
-            Self::sqlite(path.trim_start_matches("//"), connections)
-        } else {
-            Err(InvalidUrl { reason: "unknown kind of database".to_owned() })
+        match url::parse(url)? {
+            Target::Postgres(url) => Ok(Self::postgres(url, connections)),
+            Target::Sqlite(path) => Self::sqlite(path, connections),
         }
     }
 
-    fn postgres(url: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| InvalidUrl { reason: error.to_string() })?
-            .application_name("gozon");
+    fn postgres(url: PostgresUrl, connections: u32) -> Self {
+        let PostgresUrl { mut servers, read_write, pooler } = url;
+        if pooler {
+            // A pooler takes no setting at the start that it does not know.
+            servers = servers.into_iter().map(|server| server.extra_float_digits(None)).collect();
+        }
         let suspicion = Arc::<Suspicion>::default();
         let judge = Arc::clone(&suspicion);
         let pool = PgPoolOptions::new()
@@ -127,26 +126,30 @@ impl Db {
                 let judge = Arc::clone(&judge);
                 Box::pin(async move { judge.admits(connection, seen).await })
             })
-            .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(SETTINGS).await.map(drop) })
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    // Behind a pooler, each transaction says them.
+                    if !pooler {
+                        connection.execute(SETTINGS).await?;
+                    }
+                    Ok(())
+                })
             })
-            .connect_lazy_with(options);
-        let sessions = Sessions::new(Pool::Postgres(pool), suspicion);
-        Ok(Self { write: sessions.clone(), read: sessions })
+            .connect_lazy_with(servers[0].clone());
+        let mut sessions = Sessions::new(Pool::Postgres(pool), suspicion);
+        if servers.len() > 1 || read_write {
+            sessions = sessions.choosing(Servers::new(servers, read_write));
+        }
+        if pooler {
+            sessions = sessions.behind_pooler();
+        }
+        Self { write: sessions.clone(), read: sessions, file: None }
     }
 
-    fn sqlite(path: &str, connections: u32) -> std::result::Result<Self, InvalidUrl> {
-        if path.is_empty() || path.starts_with(':') {
-            return Err(InvalidUrl { reason: "SQLite needs a file".to_owned() });
-        }
-        let path = PathBuf::from(path);
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| InvalidUrl {
-                reason: format!("can't make the folder {}: {error}", folder.display()),
-            })?;
-        }
+    fn sqlite(path: PathBuf, connections: u32) -> std::result::Result<Self, InvalidUrl> {
+        let file = SqliteFile::open(path)?;
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(file.path())
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -168,6 +171,7 @@ impl Db {
         Ok(Self {
             write: sessions(1, options.clone()),
             read: sessions(connections.max(1), options.pragma("query_only", "on")),
+            file: Some(Arc::new(file)),
         })
     }
 
@@ -193,6 +197,9 @@ impl Db {
         if !self.write.is_postgres() {
             return self.locking().await;
         }
+        if self.write.is_behind_pooler() {
+            return Ok(Work::new(Reader::new(self.write.begin(WRITE).await?, false)));
+        }
         Ok(Work::new(Reader::new(self.write.likely_alive().await?, false)))
     }
 
@@ -205,6 +212,7 @@ impl Db {
     }
 
     async fn begin_write(&self) -> Result<Reader> {
+        self.check_file()?;
         let (begin, locks) =
             if self.write.is_postgres() { (WRITE, true) } else { ("begin immediate", false) };
         Ok(Reader::new(self.write.begin(begin).await?, locks))
@@ -215,6 +223,9 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn read(&self) -> Result<Reader> {
+        if self.read.is_behind_pooler() {
+            return Ok(Reader::new(self.read.begin(READ).await?, false));
+        }
         Ok(Reader::new(self.read.pinged().await?, false))
     }
 
@@ -235,6 +246,11 @@ impl Db {
         self.read().await?.query(crate::select!("select 1")).fetch_one::<(i32,)>().await.map(drop)
     }
 
+    /// What is written to a file that was deleted would be lost.
+    fn check_file(&self) -> Result<()> {
+        Ok(self.file.as_ref().map_or(Ok(()), |file| file.check())?)
+    }
+
     /// Whether the database does its work: it answers, it can be written to if it lately could not,
     /// and the environment has failed no statement in the last seconds.
     ///
@@ -242,6 +258,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when it does not; another one if the check
     /// itself was in somebody's way.
     pub async fn check(&self) -> Result<()> {
+        self.check_file()?;
         self.ping().await?;
         let failures = [self.write.failed_before(), self.read.failed_before()];
         let Some(before) = failures.into_iter().flatten().min() else { return Ok(()) };

@@ -23,7 +23,7 @@ pub enum Error {
     /// The database can't do its work now: it can't be reached, is starting, is full or read-only,
     /// refuses us, or its tables are not what this program expects. Whether a commit that was under
     /// way took effect is not known. Try again later.
-    #[error("the database is away: {0}")]
+    #[error("the database is away: {0}{hint}", hint = hint(.0))]
     Unavailable(#[source] Arc<sqlx::Error>),
     /// Another transaction was in the way (serialization failure, deadlock, a unique key taken in
     /// the meantime). Nothing was done; the same transaction may well succeed if run again.
@@ -63,6 +63,23 @@ impl Error {
                 _ => false,
             },
         }
+    }
+}
+
+/// What to do about an error whose text does not say it.
+fn hint(error: &sqlx::Error) -> &'static str {
+    let sqlx::Error::Database(said) = error else { return "" };
+    let pooler = match &*said.code().unwrap_or_default() {
+        // invalid_sql_statement_name, duplicate_prepared_statement.
+        "26000" | "42P05" => true,
+        // protocol_violation: PgBouncer takes few settings at the start.
+        "08P01" => said.message().contains("unsupported startup parameter"),
+        _ => false,
+    };
+    if pooler {
+        "; is it behind a transaction pooler? Then add pooler=transaction to its URL's parameters"
+    } else {
+        ""
     }
 }
 

@@ -101,12 +101,12 @@ impl Reader {
         if statements.is_empty() {
             return Ok(Vec::new());
         }
-        let locks = self.locks;
+        let (locks, named) = (self.locks, self.session.keeps_prepared());
         let run = async {
             match self.session.connection() {
                 Connection::Postgres(connection) => {
                     let (sql, args, count) = postgres_together(statements, locks)?;
-                    let query = sqlx::query_with::<Postgres, _>(sql, args);
+                    let query = sqlx::query_with::<Postgres, _>(sql, args).persistent(named);
                     let row = within(STATEMENT_TIMEOUT, query.fetch_one(connection)).await?;
                     let changed = |i| {
                         let rows: i64 = sqlx::Row::try_get(&row, i)?;
@@ -177,11 +177,12 @@ impl<'r> Query<'r> {
     pub async fn execute(self) -> Result<u64> {
         let Self { reader, statement } = self;
         let (locks, limit) = (reader.locks, reader.session.limit());
+        let named = reader.session.keeps_prepared();
         let run = async {
             Ok(match reader.session.connection() {
                 Connection::Postgres(connection) => {
                     let (sql, args) = postgres(statement, locks)?;
-                    let query = sqlx::query_with::<Postgres, _>(sql, args);
+                    let query = sqlx::query_with::<Postgres, _>(sql, args).persistent(named);
                     within(limit, query.execute(connection)).await?.rows_affected()
                 }
                 Connection::Sqlite(connection) => {
@@ -202,11 +203,12 @@ impl<'r> Query<'r> {
     pub async fn fetch_all<T: FromRow>(self) -> Result<Vec<T>> {
         let Self { reader, statement } = self;
         let (locks, limit) = (reader.locks, reader.session.limit());
+        let named = reader.session.keeps_prepared();
         let run = async {
             Ok(match reader.session.connection() {
                 Connection::Postgres(connection) => {
                     let (sql, args) = postgres(statement, locks)?;
-                    let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
+                    let query = sqlx::query_as_with::<Postgres, T, _>(sql, args).persistent(named);
                     within(limit, query.fetch_all(connection)).await?
                 }
                 Connection::Sqlite(connection) => {
@@ -242,11 +244,11 @@ impl<'r> Query<'r> {
     /// As [`Query::fetch_all`]; later ones come through the stream.
     pub fn stream<T: FromRow>(self) -> Result<BoxStream<'r, Result<T>>> {
         let Self { reader, statement } = self;
-        let locks = reader.locks;
+        let (locks, named) = (reader.locks, reader.session.keeps_prepared());
         Ok(match reader.session.connection() {
             Connection::Postgres(connection) => {
                 let (sql, args) = postgres(statement, locks)?;
-                let query = sqlx::query_as_with::<Postgres, T, _>(sql, args);
+                let query = sqlx::query_as_with::<Postgres, T, _>(sql, args).persistent(named);
                 query.fetch(connection).map(|row| row.map_err(Error::from)).boxed()
             }
             Connection::Sqlite(connection) => {

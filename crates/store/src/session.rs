@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::Error;
+use crate::{Error, servers::Servers};
 
 /// The longest that a statement of a transaction may take. Ours take milliseconds.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +39,9 @@ const IDLE_BEFORE_PING: Duration = Duration::from_secs(1);
 pub(crate) struct Sessions {
     pool: Pool,
     suspicion: Arc<Suspicion>,
+    /// The servers to choose from, if there are several.
+    servers: Option<Arc<Servers>>,
+    behind_pooler: bool,
 }
 
 #[derive(Clone)]
@@ -64,6 +67,11 @@ impl Suspicion {
     fn failed_before(&self) -> Option<Duration> {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         failed_at.map(|instant| instant.elapsed())
+    }
+
+    /// Closes the connections that are open now instead of using them again.
+    pub(crate) fn discard_connections(&self) {
+        *self.discard_before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn failed_now(&self) {
@@ -113,7 +121,22 @@ pub(crate) enum Connection<'a> {
 
 impl Sessions {
     pub(crate) fn new(pool: Pool, suspicion: Arc<Suspicion>) -> Self {
-        Self { pool, suspicion }
+        Self { pool, suspicion, servers: None, behind_pooler: false }
+    }
+
+    /// The same, with a server that is chosen from several.
+    pub(crate) fn choosing(self, servers: Servers) -> Self {
+        Self { servers: Some(Arc::new(servers)), ..self }
+    }
+
+    /// The same, behind a transaction pooler: between two transactions the server's session may
+    /// change, and with it its settings and what was prepared in it.
+    pub(crate) fn behind_pooler(self) -> Self {
+        Self { behind_pooler: true, ..self }
+    }
+
+    pub(crate) fn is_behind_pooler(&self) -> bool {
+        self.behind_pooler
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -175,7 +198,13 @@ impl Sessions {
 
     async fn acquire(&self) -> sqlx::Result<Session> {
         let connection = match &self.pool {
-            Pool::Postgres(pool) => Pooled::Postgres(pool.acquire().await?),
+            Pool::Postgres(pool) => {
+                if let Some(servers) = &self.servers {
+                    servers.choose(pool, &self.suspicion).await?;
+                }
+                let connection = pool.acquire().await.inspect_err(|_| self.suspect_server());
+                Pooled::Postgres(connection?)
+            }
             Pool::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
         };
         Ok(Session {
@@ -185,6 +214,13 @@ impl Sessions {
             broken: false,
             sessions: self.clone(),
         })
+    }
+
+    /// Another server may have taken over.
+    fn suspect_server(&self) {
+        if let Some(servers) = &self.servers {
+            servers.lose();
+        }
     }
 
     /// How long ago the environment failed a statement last, if it did.
@@ -230,6 +266,7 @@ impl Session {
     /// pool may hold; when one more fails, or one did not answer at all, the server itself is away.
     fn discard_after(mut self, error: sqlx::Error, failures: &mut u32) -> sqlx::Result<()> {
         self.broken = true;
+        self.sessions.suspect_server();
         *failures += 1;
         let silent =
             matches!(&error, sqlx::Error::Io(said) if said.kind() == io::ErrorKind::TimedOut);
@@ -255,6 +292,11 @@ impl Session {
         }
     }
 
+    /// Whether the server may keep what is prepared under a name.
+    pub(crate) fn keeps_prepared(&self) -> bool {
+        !self.sessions.behind_pooler
+    }
+
     /// The longest that a statement which reads may take.
     pub(crate) fn limit(&self) -> Duration {
         if self.in_transaction { STATEMENT_TIMEOUT } else { FIRST_STATEMENT_TIMEOUT }
@@ -268,8 +310,7 @@ impl Session {
         let suspicion = &self.sessions.suspicion;
         if error.invalidates_prepared() {
             self.broken = true;
-            *suspicion.discard_before.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now());
+            suspicion.discard_connections();
         }
         if error.is_unavailable() {
             // The state of its transaction is not known; on SQLite a failed commit leaves one open.
@@ -277,6 +318,7 @@ impl Session {
             let due = 2 * self.sessions.max_connections();
             suspicion.pings_due.store(due, Ordering::Relaxed);
             suspicion.failed_now();
+            self.sessions.suspect_server();
         }
     }
 

@@ -4,12 +4,16 @@
 //! The servers come from the environment, where `scripts/services` puts them. One that is missing
 //! fails the test and says how to get it; nothing is ever skipped.
 
+mod certificates;
 mod database;
 mod frozen;
+mod pgbouncer;
 mod wire;
 
+pub use certificates::Certificates;
 pub use database::TestDb;
 pub use frozen::{frozen, pretty};
+pub use pgbouncer::PgBouncer;
 pub use wire::Wire;
 
 /// The URL of a PostgreSQL server on which databases may be made and dropped.
@@ -18,6 +22,14 @@ pub use wire::Wire;
 /// If the environment names none.
 pub fn postgres_url() -> String {
     required("GOZON_TEST_POSTGRES_URL")
+}
+
+/// The URL of a second PostgreSQL server.
+///
+/// # Panics
+/// If the environment names none.
+pub fn second_postgres_url() -> String {
+    required("GOZON_TEST_POSTGRES_URL_2")
 }
 
 /// The URL of a RabbitMQ server.
