@@ -28,6 +28,10 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	cargo build --package gozon
 	$(SERVICES) cargo test --workspace --no-fail-fast
 
+.PHONY: test-postgres-versions
+test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18
+	scripts/test-postgres-versions
+
 .PHONY: test-api
 test-api: api/node_modules/.package-lock.json api/.venv/.installed ## Check the contracts in api/
 	$(BUILT); cd api && npm test

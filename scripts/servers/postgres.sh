@@ -1,8 +1,14 @@
 # shellcheck shell=bash
 # PostgreSQL as a throwaway server: sourced by `services` and `setup`.
 
-# Prints the folder of the newest PostgreSQL programs, or fails.
+# Prints the folder of the newest PostgreSQL programs, or fails. GOZON_POSTGRES_BIN
+# names the folder of another server; a client program may be missing there.
 postgres_bin() {
+    [[ -z ${GOZON_POSTGRES_BIN:-} ]] || { echo "$GOZON_POSTGRES_BIN" && return; }
+    installed_postgres_bin
+}
+
+installed_postgres_bin() {
     local found
     found=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
     [[ -x $found ]] || found=$(command -v postgres) || return
@@ -48,7 +54,7 @@ postgres_launch() {
 }
 
 postgres_answers() {
-    "$(postgres_bin)/pg_isready" --quiet --host=127.0.0.1 --port="$2" --username=gozon --dbname=postgres
+    "$(installed_postgres_bin)/pg_isready" --quiet --host=127.0.0.1 --port="$2" --username=gozon --dbname=postgres
 }
 
 postgres_url() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use gozon_http::Health;
-use gozon_messaging::Broker;
+use gozon_messaging::{Broker, BrokerError};
 use gozon_store::{Db, Error};
 
 /// The parts that every service needs: its database and the broker.
@@ -22,7 +22,12 @@ pub fn service_health(service: &str, db: &Db, broker: &Arc<dyn Broker>) -> Healt
         })
         .with(format!("{service}.broker"), move || {
             let broker = Arc::clone(&broker);
-            async move { broker.ping().await.map_err(|_| "can't be reached".to_owned()) }
+            async move {
+                broker.ping().await.map_err(|error| match error {
+                    BrokerError::Misconfigured(_) => error.to_string(),
+                    _ => "can't be reached".to_owned(),
+                })
+            }
         })
 }
 

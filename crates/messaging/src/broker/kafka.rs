@@ -80,7 +80,11 @@ impl Kafka {
         let partitions = match query.strip_prefix("partitions=") {
             Some(number) => number.parse().ok().filter(|number| (1..=1000).contains(number)),
             None if query.is_empty() => Some(PARTITIONS),
-            None => return Err(invalid("kafka: takes ?partitions=N and ?prefix=NAME")),
+            None => {
+                let reason = "kafka: takes the parameters partitions=N and prefix=NAME; TLS and \
+                              SASL are not supported, so give a listener without them";
+                return Err(invalid(reason));
+            }
         };
         let partitions = partitions.ok_or_else(|| invalid("partitions takes 1 to 1000"))?;
         Ok(Self {

@@ -72,6 +72,10 @@ pub enum BrokerError {
     /// It can't be reached, or did not answer in time.
     #[error("the broker is away: {0}")]
     Away(String),
+    /// It is there, but set up so that nothing works; the text says what to do. Waiting alone does
+    /// not help.
+    #[error("the broker refuses: {0}")]
+    Misconfigured(String),
     /// It is there, but won't take these batches.
     #[error("the broker rejects {}: {reason}", ids.join(", "))]
     Rejected {

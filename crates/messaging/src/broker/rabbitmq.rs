@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use gozon_contract::{Delivery, Topic};
 use lapin::{
-    BasicProperties, Confirmation,
+    BasicProperties, Confirmation, ErrorKind,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 
@@ -41,6 +41,10 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the server closes the channel for, by default since RabbitMQ 4.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Codes with which the server refuses (<https://www.rabbitmq.com/amqp-0-9-1-reference#constants>).
+const ACCESS_REFUSED: u16 = 403;
+const PRECONDITION_FAILED: u16 = 406;
+const NOT_ALLOWED: u16 = 530;
 /// Survives a restart of the server.
 const PERSISTENT: u8 = 2;
 
@@ -57,10 +61,10 @@ pub(super) struct RabbitMq {
 impl RabbitMq {
     /// The server at `amqp://…` or `amqps://…`, not contacted yet.
     pub(super) fn from_url(url: &str, topics: &'static [Topic]) -> Result<Self, BrokerError> {
-        let uri = link::parse(url)?;
+        let address = link::parse(url)?;
         Ok(Self {
-            publishing: Link::new(uri.clone(), "gozon, publishing"),
-            consuming: Link::new(uri, "gozon, consuming"),
+            publishing: Link::new(address.clone(), "gozon, publishing"),
+            consuming: Link::new(address, "gozon, consuming"),
             idle: Mutex::default(),
             topics,
         })
@@ -145,7 +149,8 @@ impl Broker for RabbitMq {
 
     async fn ping(&self) -> Result<(), BrokerError> {
         self.publishing.check()?;
-        let answer = within(PING_TIMEOUT, "a sign of life", self.publishing.open()).await;
+        // Declares everything, so that what the server refuses shows.
+        let answer = within(PING_TIMEOUT, "a sign of life", self.open_for_publishing()).await;
         if answer.is_err() {
             self.publishing.hang_up();
         }
@@ -188,8 +193,38 @@ async fn confirmed(open: &Open, batches: &[(&Batch, Delivery)]) -> Result<(), Br
 
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
+        if let ErrorKind::ProtocolError(said) = error.kind() {
+            if let Some(advice) = advice(said.get_id(), said.get_message().as_str()) {
+                return Self::Misconfigured(format!("{}; {advice}", said.get_message()));
+            }
+        }
         Self::Away(error.to_string())
     }
+}
+
+/// What an operator has to do about an error of the server, if that is known.
+fn advice(code: u16, message: &str) -> Option<&'static str> {
+    Some(match code {
+        ACCESS_REFUSED if message.contains("Login was refused") => {
+            "check the user and the password of the broker URL"
+        }
+        ACCESS_REFUSED => {
+            "let the user configure, write and read: \
+             rabbitmqctl set_permissions --vhost VHOST USER '.*' '.*' '.*'"
+        }
+        NOT_ALLOWED if message.contains("not found") => {
+            "make the virtual host with rabbitmqctl add_vhost VHOST, or name another one at the end \
+             of the broker URL: amqp://host/VHOST, where %2f is the default one"
+        }
+        NOT_ALLOWED if message.contains("vhost") => {
+            "let the user in: rabbitmqctl set_permissions --vhost VHOST USER '.*' '.*' '.*'"
+        }
+        PRECONDITION_FAILED if message.contains("inequivalent arg") => {
+            "something else has made a queue or an exchange of this name: delete it if it is not \
+             needed, or use other names with prefix=NAME as a parameter of the broker URL"
+        }
+        _ => return None,
+    })
 }
 
 /// Ends what takes longer than `limit`: a client library may wait for ever for a server that went

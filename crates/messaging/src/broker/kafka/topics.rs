@@ -101,8 +101,23 @@ async fn make_topics(
             Ok(topic) => tracing::info!(topic, "made a topic"),
             // Another instance was faster.
             Err((_, Code::TopicAlreadyExists)) => {}
-            Err((topic, code)) => return Err(away(format!("can't make {topic}: {code}"))),
+            Err((topic, code)) => return Err(not_made(&topic, code, partitions)),
         }
     }
     Ok(())
+}
+
+/// Where it is not for us to make topics, somebody else has to.
+fn not_made(topic: &str, code: Code, partitions: i32) -> BrokerError {
+    match code {
+        Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::PolicyViolation
+        | Code::InvalidReplicationFactor
+        | Code::InvalidConfig => BrokerError::Misconfigured(format!(
+            "can't make the topic {topic}: {code}; let this client create topics, or create it \
+             yourself: kafka-topics.sh --create --topic {topic} --partitions {partitions}"
+        )),
+        code => away(format!("can't make {topic}: {code}")),
+    }
 }

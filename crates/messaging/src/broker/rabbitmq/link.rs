@@ -1,7 +1,7 @@
 //! A connection to RabbitMQ: opened when it is first needed, and again when it broke.
 
 use std::{
-    io,
+    fs, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use lapin::{
     Channel, Connection, ConnectionProperties, runtime,
     tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
-    uri::{AMQPScheme, AMQPUri},
+    uri::AMQPUri,
 };
 use tokio::time::timeout;
 
@@ -21,9 +21,20 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// long is taken for dead.
 const HEARTBEAT: u16 = 10;
 
+/// The parameters of a URL, by the names that RabbitMQ's own clients have for them.
+const PARAMETERS: [&str; 5] =
+    ["heartbeat", "frame_max", "channel_max", "auth_mechanism", "cacertfile"];
+
+/// Where a server is, and whose certificates are trusted besides the system's.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+}
+
 /// A connection that is there when it is needed.
 pub(super) struct Link {
-    uri: AMQPUri,
+    address: Address,
     name: &'static str,
     connection: Mutex<Option<Arc<Connection>>>,
     /// Held while connecting, so that all who wait share the one connection.
@@ -45,9 +56,11 @@ impl Open {
 }
 
 impl Link {
-    /// A link to the server at `uri`, not connected yet; `name` is what the server's operator sees.
-    pub(super) fn new(uri: AMQPUri, name: &'static str) -> Self {
-        Self { uri, name, connection: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    /// A link to the server at `address`, not connected yet; `name` is what the server's operator
+    /// sees.
+    pub(super) fn new(address: Address, name: &'static str) -> Self {
+        let (connection, connecting) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { address, name, connection, connecting }
     }
 
     /// Opens a channel; connects first if need be.
@@ -99,21 +112,28 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, BrokerError> {
-        let authority = &self.uri.authority;
-        let away = |error: lapin::Error| {
-            BrokerError::Away(format!("{}:{}: {error}", authority.host, authority.port))
+        let Address { uri, tls } = &self.address;
+        let authority = &uri.authority;
+        let away = |error: lapin::Error| match BrokerError::from(error) {
+            BrokerError::Away(why) => {
+                BrokerError::Away(format!("{}:{}: {why}", authority.host, authority.port))
+            }
+            refusal => refusal,
         };
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
         // The limit is in here, because the connection's own thread would go on trying.
-        let reach = async |uri: AMQPUri, runtime| {
-            let tls = OwnedTLSConfig::default();
-            timeout(CONNECT, uri.connect_with_config_async(tls.as_ref(), &runtime))
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-                .map_err(lapin::Error::from)
+        let tls = tls.clone();
+        let reach = move |uri: AMQPUri, runtime| {
+            let tls = tls.clone();
+            async move {
+                timeout(CONNECT, uri.connect_with_config_async(tls.as_ref(), &runtime))
+                    .await
+                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+                    .map_err(lapin::Error::from)
+            }
         };
         let runtime = runtime::default_runtime().map_err(away)?;
-        Connection::connector(self.uri.clone(), runtime, reach, properties).await.map_err(away)
+        Connection::connector(uri.clone(), runtime, reach, properties).await.map_err(away)
     }
 }
 
@@ -122,13 +142,24 @@ fn is_blocked(connection: &Connection) -> bool {
 }
 
 /// Reads an AMQP URL. The error does not repeat it: it may hold a password.
-pub(super) fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
+pub(super) fn parse(url: &str) -> Result<Address, BrokerError> {
     let invalid = |what: &str| BrokerError::InvalidUrl(what.to_owned());
     let mut uri: AMQPUri =
         url.parse().map_err(|_| invalid("the broker's amqp URL can't be read"))?;
-    // Without TLS built in, lapin would quietly speak plain text.
-    if uri.scheme == AMQPScheme::AMQPS && !cfg!(feature = "amqps") {
-        return Err(invalid("amqps:// needs a build with the feature amqps"));
+    let mut tls = OwnedTLSConfig::default();
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !PARAMETERS.contains(&&*name) {
+            let known = PARAMETERS.join(", ");
+            let unknown = format!("unknown parameter {name:?}; there are: {known}, prefix");
+            return Err(BrokerError::InvalidUrl(unknown));
+        }
+        if name == "cacertfile" {
+            if !url.starts_with("amqps:") {
+                return Err(invalid("cacertfile has an effect only with amqps://"));
+            }
+            tls.cert_chain = Some(read_certificates(&value)?);
+        }
     }
     // lapin takes an IPv6 address for localhost.
     let host = url.split('/').nth(2).and_then(|authority| authority.rsplit('@').next());
@@ -140,7 +171,17 @@ pub(super) fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
         "/".clone_into(&mut uri.vhost);
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
-    Ok(uri)
+    Ok(Address { uri, tls })
+}
+
+fn read_certificates(path: &str) -> Result<String, BrokerError> {
+    let invalid = |why: String| BrokerError::InvalidUrl(format!("cacertfile: {why}"));
+    let text =
+        fs::read_to_string(path).map_err(|error| invalid(format!("can't read {path}: {error}")))?;
+    if !text.contains("BEGIN CERTIFICATE") {
+        return Err(invalid(format!("{path} holds no CERTIFICATE in PEM format")));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -149,15 +190,16 @@ mod tests {
 
     #[test]
     fn a_url_is_read_as_it_is_meant() {
-        let uri = parse("amqp://me:p%40ss@rabbit:5673/%2f").unwrap();
+        let parse = |url| parse(url).unwrap().uri;
+        let uri = parse("amqp://me:p%40ss@rabbit:5673/%2f");
         assert_eq!((uri.authority.host.as_str(), uri.authority.port), ("rabbit", 5673));
         assert_eq!(uri.authority.userinfo.password, "p@ss");
         assert_eq!((uri.vhost.as_str(), uri.query.heartbeat), ("/", Some(HEARTBEAT)));
-        assert_eq!(parse("amqp://rabbit").unwrap().vhost, "/");
-        assert_eq!(parse("amqp://rabbit/").unwrap().vhost, "/");
-        assert_eq!(parse("amqp://rabbit/shop").unwrap().vhost, "shop");
-        assert_eq!(parse("amqp://me:you@[::1]:5673/shop").unwrap().authority.host, "::1");
-        assert_eq!(parse("amqp://rabbit?heartbeat=5").unwrap().query.heartbeat, Some(5));
+        assert_eq!(parse("amqp://rabbit").vhost, "/");
+        assert_eq!(parse("amqp://rabbit/").vhost, "/");
+        assert_eq!(parse("amqp://rabbit/shop").vhost, "shop");
+        assert_eq!(parse("amqp://me:you@[::1]:5673/shop").authority.host, "::1");
+        assert_eq!(parse("amqp://rabbit?heartbeat=5").query.heartbeat, Some(5));
     }
 
     #[test]
@@ -168,9 +210,17 @@ mod tests {
         }
     }
 
-    #[cfg(not(feature = "amqps"))]
     #[test]
-    fn no_plain_text_where_tls_is_asked_for() {
-        assert!(matches!(parse("amqps://rabbit"), Err(BrokerError::InvalidUrl(_))));
+    fn what_a_url_asks_for_in_vain_is_an_error() {
+        for (url, reason) in [
+            ("amqps://rabbit?verify=verify_none", "unknown parameter \"verify\""),
+            ("amqp://rabbit?connection_timeout=5", "unknown parameter \"connection_timeout\""),
+            ("amqp://rabbit?cacertfile=/dev/null", "only with amqps://"),
+            ("amqps://rabbit?cacertfile=/nowhere", "can't read /nowhere"),
+            ("amqps://rabbit?cacertfile=/dev/null", "holds no CERTIFICATE"),
+        ] {
+            let said = parse(url).unwrap_err().to_string();
+            assert!(said.contains(reason), "{url}: {said}");
+        }
     }
 }
