@@ -29,11 +29,16 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	$(SERVICES) cargo test --workspace --no-fail-fast
 
 .PHONY: test-api
-test-api: api/node_modules/.package-lock.json ## Check the contracts in api/
+test-api: api/node_modules/.package-lock.json api/.venv/.installed ## Check the contracts in api/
 	$(BUILT); cd api && npm test
 
 api/node_modules/.package-lock.json: api/package.json api/package-lock.json
 	cd api && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+api/.venv/.installed: api/requirements.txt
+	python3 -m venv api/.venv
+	api/.venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .PHONY: test-containers

@@ -1,63 +1,11 @@
 // The Postman collection passes against a shop in one process, and names every call there is.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 
 import newman from 'newman';
 
-const path = (name) => fileURLToPath(new URL(`../${name}`, import.meta.url));
-const program = process.env.GOZON_BIN ?? path('../target/debug/gozon');
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-/** Starts a shop of its own for the test, and waits until it is ready. */
-async function openShop(t) {
-  const folder = await mkdtemp(join(tmpdir(), 'gozon-collection-'));
-  const url = `http://127.0.0.1:${await freePort()}`;
-  const admin = `127.0.0.1:${await freePort()}`;
-  const args = ['up', '--listen', url.slice('http://'.length), '--admin-listen', admin];
-  const shop = spawn(program, [...args, '--data-dir', folder], {
-    env: { PATH: process.env.PATH, GOZON_LOG: 'warn' },
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  const ended = new Promise((resolve) => {
-    shop.once('error', resolve);
-    shop.once('exit', (code, signal) => resolve(new Error(`it ended: ${code ?? signal}`)));
-  });
-  t.after(async () => {
-    shop.kill('SIGKILL');
-    await ended;
-    await rm(folder, { recursive: true });
-  });
-  const failed = ended.then((error) => {
-    throw new Error(`${program} does not run; build it with: cargo build`, { cause: error });
-  });
-  await Promise.race([failed, ready(url)]);
-  failed.catch(() => {});
-  return url;
-}
-
-async function ready(url) {
-  for (;;) {
-    const answer = await fetch(`${url}/readyz`).catch(() => undefined);
-    if (answer?.ok) return;
-    await sleep(50);
-  }
-}
+import { openShop, path } from './shop.js';
 
 test('the collection passes', async (t) => {
   const baseUrl = await openShop(t);

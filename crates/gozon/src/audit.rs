@@ -14,7 +14,7 @@ use gozon_store::Db;
 use crate::{
     config::Audit,
     migrate::clock_of,
-    settings::DatabaseUrl,
+    settings::{DatabaseUrl, names},
     terminal::{self, ignore_broken_pipe},
 };
 
@@ -83,13 +83,12 @@ pub fn open(name: &str, url: &DatabaseUrl, connections: u32) -> anyhow::Result<D
 
 /// Says what to do about it.
 pub fn explain(error: &AuditError) -> anyhow::Error {
-    let name = error.side.as_str();
-    let advice = if error.source.is_unavailable() {
-        format!("check that it runs, and --{name}-database-url")
-    } else {
-        format!("check --{name}-database-url, and bring its tables up to date with `gozon migrate`")
-    };
-    anyhow!("{error}: {}; {advice}", error.source)
+    let setting = names(&format!("{}-database-url", error.side.as_str()));
+    anyhow!(
+        "{error}: {}; check that it runs, that {setting} is right, and that its tables are up to \
+         date (`gozon migrate`)",
+        error.source
+    )
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {

@@ -134,9 +134,9 @@ async fn an_order_whose_request_waits_in_the_outbox(orders: TestDb) {
     shop.place("NEW", None).await;
     let other = json!({"id": "other:x", "subject": "other"});
     let batch = json!([other, event("payment.requested")]).to_string();
-    let sql = "insert into outbox
-            (available_at, id, topic, partition_key, body, created_at, attempts)
-         values (9, 'batch', 'payment.requested', 'user', $1, 4, 0)";
+    let sql = "insert into outbox_batches
+            (available_at, id, topic, body, events, created_at, attempts)
+         values (9, 'batch', 'payment.requested', $1, 2, 4, 0)";
     run(&shop.orders, sql, [batch.as_str().into()]).await;
     let (text, report) = shop.why();
     assert_says(&text, &["in the outbox of orders", "check that orders runs", "account   none"]);

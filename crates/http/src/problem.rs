@@ -37,6 +37,10 @@ pub struct Problem {
     /// Sent as the `Retry-After` header, in seconds.
     #[serde(skip)]
     pub retry_after: Option<u32>,
+    /// What went wrong inside: the [edge](crate::edge) logs it with the request's id; it is never
+    /// sent.
+    #[serde(skip)]
+    pub cause: Option<String>,
 }
 
 /// What is wrong with one field.
@@ -62,6 +66,7 @@ impl Problem {
             request_id: String::new(),
             errors: Vec::new(),
             retry_after: None,
+            cause: None,
         }
     }
 
@@ -82,9 +87,9 @@ impl Problem {
 
     /// 500: our fault. The cause goes to the log, not to the client.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
-        tracing::error!(%cause, "internal error");
         let detail = "something went wrong on our side; it has been logged";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", detail)
+        let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", detail);
+        Self { cause: Some(cause.to_string()), ..problem }
     }
 
     /// 503: try again in a second.

@@ -4,22 +4,25 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, reason = "that is how a test fails")]
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
 use gozon_contract::{Delivery, RandomSource, Topic};
-use gozon_messaging::{Broker, BrokerError, Message, Subscriber, broker};
+use gozon_messaging::{Batch, Broker, BrokerError, Subscriber, broker};
 use gozon_testkit::kafka_url;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
+    message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use tokio::time::timeout;
 
 /// Longer than a group takes to notice a member that is gone, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// More than a test sends.
+const MANY_BYTES: usize = 64 * 1024 * 1024;
 
 fn servers() -> String {
     kafka_url().trim_start_matches("kafka://").to_owned()
@@ -36,75 +39,89 @@ fn instance(topic: Topic) -> Arc<dyn Broker> {
     broker::connect(&kafka_url(), vec![topic].leak(), &RandomSource::system()).unwrap()
 }
 
-fn message(topic: Topic, id: &str) -> Message {
-    Message {
-        topic: topic.name.to_owned(),
-        key: format!("key {id}"),
-        body: format!("body {id}").into_bytes().into(),
-        id: id.to_owned(),
-    }
+/// An event alone, with a key of its own.
+fn one(topic: Topic, id: &str) -> Batch {
+    keyed(topic, id, id)
 }
 
-fn messages(topic: Topic, ids: std::ops::Range<u32>) -> Vec<Message> {
-    ids.map(|id| message(topic, &id.to_string())).collect()
+fn keyed(topic: Topic, id: &str, key: &str) -> Batch {
+    let body = format!(r#"{{"id":"{id}","partitionkey":"key {key}"}}"#);
+    Batch { id: id.to_owned(), topic: topic.name.to_owned(), body: body.into_bytes().into() }
 }
 
-/// Messages with one key, and so of one partition and in order.
-fn row(topic: Topic, ids: std::ops::Range<u32>) -> Vec<Message> {
-    let key = |message| Message { key: "one".to_owned(), ..message };
-    messages(topic, ids).into_iter().map(key).collect()
+fn several(topic: Topic, ids: Range<u32>) -> Vec<Batch> {
+    ids.map(|id| one(topic, &id.to_string())).collect()
 }
 
-fn sorted(mut messages: Vec<Message>) -> Vec<Message> {
-    messages.sort_by(|a, b| a.id.cmp(&b.id));
-    messages
+/// Events with one key, and so of one partition and in order.
+fn row(topic: Topic, ids: Range<u32>) -> Vec<Batch> {
+    ids.map(|id| keyed(topic, &id.to_string(), "one")).collect()
 }
 
-async fn receive(subscriber: &mut dyn Subscriber, most: usize) -> Vec<Message> {
-    timeout(PATIENCE, subscriber.receive(most)).await.expect("something arrives").unwrap()
+/// What is delivered of batches: each event by itself, named by its place in its batch.
+fn delivered(batches: &[Batch]) -> Vec<Batch> {
+    let events = |batch: &Batch| {
+        let name = |(n, event): (usize, gozon_messaging::Message)| Batch {
+            id: format!("{}/{n}", batch.id),
+            topic: event.topic,
+            body: event.body,
+        };
+        batch.split().into_iter().enumerate().map(name).collect::<Vec<_>>()
+    };
+    batches.iter().flat_map(events).collect()
 }
 
-/// Receives and acknowledges until all of `expected` came once.
-async fn drain(subscriber: &mut dyn Subscriber, expected: &[Message]) {
+fn sorted(mut batches: Vec<Batch>) -> Vec<Batch> {
+    batches.sort_by(|a, b| a.id.cmp(&b.id));
+    batches
+}
+
+async fn receive(subscriber: &mut dyn Subscriber, max_bytes: usize) -> Vec<Batch> {
+    timeout(PATIENCE, subscriber.receive(max_bytes)).await.expect("something arrives").unwrap()
+}
+
+/// Receives and acknowledges until all events of `expected` came once.
+async fn drain(subscriber: &mut dyn Subscriber, expected: &[Batch]) {
+    let expected = delivered(expected);
     let mut received = Vec::new();
     while received.len() < expected.len() {
-        received.extend(receive(subscriber, 1000).await);
+        received.extend(receive(subscriber, MANY_BYTES).await);
         subscriber.ack().await.unwrap();
     }
-    assert_eq!(sorted(received), sorted(expected.to_vec()));
+    assert_eq!(sorted(received), sorted(expected));
 }
 
-/// Receives without acknowledging until `count` messages are held.
-async fn hold(subscriber: &mut dyn Subscriber, count: usize) -> Vec<Message> {
+/// Receives without acknowledging until `count` events are held.
+async fn hold(subscriber: &mut dyn Subscriber, count: usize) -> Vec<Batch> {
     let mut held = Vec::new();
     while held.len() < count {
-        held.extend(receive(subscriber, count - held.len()).await);
+        held.extend(receive(subscriber, 1).await);
     }
     held
 }
 
 #[tokio::test]
-async fn what_is_given_back_comes_again_in_order() {
+async fn returned_events_come_again_in_order() {
     let topic = topic(Delivery::Competing);
     let broker = instance(topic);
     let sent = row(topic, 0..20);
     broker.publish(&sent).await.unwrap();
     let mut subscriber = broker.subscribe(topic).await.unwrap();
-    assert_eq!(hold(subscriber.as_mut(), 5).await, sent[..5]);
+    assert_eq!(hold(subscriber.as_mut(), 5).await, delivered(&sent[..5]));
     subscriber.ack().await.unwrap();
     for _ in 0..3 {
         // What librdkafka read ahead must not overtake what is given back.
-        assert_eq!(hold(subscriber.as_mut(), 5).await, sent[5..10]);
+        assert_eq!(hold(subscriber.as_mut(), 5).await, delivered(&sent[5..10]));
         subscriber.nack().await.unwrap();
     }
-    assert_eq!(hold(subscriber.as_mut(), 15).await, sent[5..]);
+    assert_eq!(hold(subscriber.as_mut(), 15).await, delivered(&sent[5..]));
 }
 
 #[tokio::test]
 async fn every_partition_is_sought_back() {
     let topic = topic(Delivery::Competing);
     let broker = instance(topic);
-    let sent = messages(topic, 0..200);
+    let sent = several(topic, 0..200);
     broker.publish(&sent).await.unwrap();
     let mut subscriber = broker.subscribe(topic).await.unwrap();
     hold(subscriber.as_mut(), 120).await;
@@ -120,13 +137,13 @@ async fn only_what_is_acknowledged_is_committed() {
     broker.publish(&sent).await.unwrap();
 
     let mut first = instance(topic).subscribe(topic).await.unwrap();
-    assert_eq!(hold(first.as_mut(), 4).await, sent[..4]);
+    assert_eq!(hold(first.as_mut(), 4).await, delivered(&sent[..4]));
     first.ack().await.unwrap();
-    assert_eq!(hold(first.as_mut(), 4).await, sent[4..8]);
+    assert_eq!(hold(first.as_mut(), 4).await, delivered(&sent[4..8]));
     drop(first);
 
     let mut second = instance(topic).subscribe(topic).await.unwrap();
-    assert_eq!(hold(second.as_mut(), 6).await, sent[4..]);
+    assert_eq!(hold(second.as_mut(), 6).await, delivered(&sent[4..]));
     drop(second);
 
     let mut third = instance(topic).subscribe(topic).await.unwrap();
@@ -134,7 +151,7 @@ async fn only_what_is_acknowledged_is_committed() {
 }
 
 #[tokio::test]
-async fn a_cancelled_receive_loses_nothing() {
+async fn cancelled_receive_loses_nothing() {
     let topic = topic(Delivery::Competing);
     let broker = instance(topic);
     let mut subscriber = broker.subscribe(topic).await.unwrap();
@@ -147,7 +164,7 @@ async fn a_cancelled_receive_loses_nothing() {
     };
     let receive = async {
         while received.len() < sent.len() {
-            let attempt = timeout(Duration::from_micros(300), subscriber.receive(7)).await;
+            let attempt = timeout(Duration::from_micros(300), subscriber.receive(300)).await;
             if let Ok(batch) = attempt {
                 received.extend(batch.unwrap());
                 subscriber.ack().await.unwrap();
@@ -155,35 +172,35 @@ async fn a_cancelled_receive_loses_nothing() {
         }
     };
     timeout(PATIENCE, futures_util::future::join(publish, receive)).await.expect("all arrive");
-    assert_eq!(received, sent);
+    assert_eq!(received, delivered(&sent));
 }
 
 #[tokio::test]
-async fn a_listener_hears_what_is_published_after_it_attached() {
+async fn listener_hears_what_is_published_after_it_attached() {
     let topic = topic(Delivery::Broadcast);
     let broker = instance(topic);
-    broker.publish(&messages(topic, 0..50)).await.unwrap();
+    broker.publish(&several(topic, 0..50)).await.unwrap();
     let mut first = broker.subscribe(topic).await.unwrap();
     let mut second = instance(topic).subscribe(topic).await.unwrap();
-    let sent = messages(topic, 50..100);
+    let sent = several(topic, 50..100);
     broker.publish(&sent).await.unwrap();
     drain(first.as_mut(), &sent).await;
     drain(second.as_mut(), &sent).await;
     let mut third = broker.subscribe(topic).await.unwrap();
-    let sent = messages(topic, 100..101);
+    let sent = several(topic, 100..101);
     broker.publish(&sent).await.unwrap();
     drain(third.as_mut(), &sent).await;
 }
 
 #[tokio::test]
-async fn a_second_consumer_takes_its_share() {
+async fn second_consumer_takes_its_share() {
     let topic = topic(Delivery::Competing);
     let broker = instance(topic);
     let mut first = instance(topic).subscribe(topic).await.unwrap();
     let mut ids = 0..;
     let mut publish = async || {
         let from = ids.next().unwrap() * 100;
-        let sent = messages(topic, from..from + 100);
+        let sent = several(topic, from..from + 100);
         broker.publish(&sent).await.unwrap();
         sent
     };
@@ -198,15 +215,15 @@ async fn a_second_consumer_takes_its_share() {
             if missing.is_empty() {
                 // Only what is published with both in the group counts.
                 (firsts, seconds) = (0, 0);
-                missing.extend(publish().await.into_iter().map(|message| message.id));
+                missing.extend(delivered(&publish().await).into_iter().map(|event| event.id));
             }
             let (subscriber, count) = tokio::select! {
-                batch = first.receive(10) => (&mut first, (batch.unwrap(), &mut firsts)),
-                batch = second.receive(10) => (&mut second, (batch.unwrap(), &mut seconds)),
+                batch = first.receive(1000) => (&mut first, (batch.unwrap(), &mut firsts)),
+                batch = second.receive(1000) => (&mut second, (batch.unwrap(), &mut seconds)),
             };
             subscriber.ack().await.unwrap();
             *count.1 += count.0.len();
-            missing.retain(|id| count.0.iter().all(|message| message.id != *id));
+            missing.retain(|id| count.0.iter().all(|event| event.id != *id));
         }
     };
     timeout(PATIENCE, share).await.expect("both get some of the work");
@@ -214,20 +231,24 @@ async fn a_second_consumer_takes_its_share() {
     // The one that is gone leaves its share to the other.
     drop(second);
     let sent = publish().await;
-    let mut missing: BTreeSet<_> = sent.into_iter().map(|message| message.id).collect();
+    let mut missing: BTreeSet<_> = delivered(&sent).into_iter().map(|event| event.id).collect();
     while !missing.is_empty() {
-        let batch = receive(first.as_mut(), 1000).await;
+        let batch = receive(first.as_mut(), MANY_BYTES).await;
         first.ack().await.unwrap();
-        missing.retain(|id| batch.iter().all(|message| message.id != *id));
+        missing.retain(|id| batch.iter().all(|event| event.id != *id));
     }
 }
 
+fn filled(id: &str, filler: &str) -> Arc<[u8]> {
+    format!(r#"{{"id":"{id}","data":"{filler}"}}"#).into_bytes().into()
+}
+
 #[tokio::test]
-async fn a_message_too_large_is_refused_and_the_rest_is_sent() {
+async fn too_large_event_is_refused_and_the_rest_is_sent() {
     let topic = topic(Delivery::Competing);
     let broker = instance(topic);
-    let mut sent = messages(topic, 0..10);
-    sent[4].body = vec![0; 2_000_000].into();
+    let mut sent = several(topic, 0..10);
+    sent[4].body = filled("4", &"x".repeat(2_000_000));
     match broker.publish(&sent).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["4"]),
         other => panic!("{other:?}"),
@@ -236,9 +257,9 @@ async fn a_message_too_large_is_refused_and_the_rest_is_sent() {
     drain(broker.subscribe(topic).await.unwrap().as_mut(), &sent).await;
 }
 
-/// The cluster refuses the record batch that a message is in, and its neighbours with it.
+/// The cluster refuses the record batch that an event is in, and its neighbours with it.
 #[tokio::test]
-async fn neighbours_of_a_refused_message_are_sent() {
+async fn neighbours_of_a_refused_event_are_sent() {
     let topic = topic(Delivery::Competing);
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", servers()).create().unwrap();
@@ -247,10 +268,11 @@ async fn neighbours_of_a_refused_message_are_sent() {
     admin.create_topics([&small], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 
     let broker = instance(topic);
-    let mut sent = messages(topic, 0..10);
+    let mut sent = several(topic, 0..10);
     // lz4 can't make this smaller.
     let random = RandomSource::seeded(1);
-    sent[4].body = (0..4000).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+    let filler: String = (0..2000).map(|_| format!("{:016x}", random.next_u64())).collect();
+    sent[4].body = filled("4", &filler);
     match broker.publish(&sent).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["4"]),
         other => panic!("{other:?}"),
@@ -258,15 +280,24 @@ async fn neighbours_of_a_refused_message_are_sent() {
     sent.remove(4);
     drain(broker.subscribe(topic).await.unwrap().as_mut(), &sent).await;
     // What it met is no reason to refuse more.
-    let more = messages(topic, 10..20);
+    let more = several(topic, 10..20);
     broker.publish(&more).await.unwrap();
+    // Nor is it the end of the others that share its batch: these arrive, though the batch, which
+    // is then split, is refused.
+    let filled = String::from_utf8(filled("b", &filler).to_vec()).unwrap();
+    let body = format!(r#"[{{"id":"a"}},{filled},{{"id":"c"}}]"#).into_bytes().into();
+    let batch = Batch { id: "batch".to_owned(), topic: topic.name.to_owned(), body };
+    match broker.publish(&[batch]).await {
+        Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["batch"]),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
-async fn a_topic_that_was_not_declared_is_refused() {
+async fn undeclared_topic_is_refused() {
     let (known, unknown) = (topic(Delivery::Competing), topic(Delivery::Competing));
     let broker = instance(known);
-    let sent = [message(known, "a"), message(unknown, "b")];
+    let sent = [one(known, "a"), one(unknown, "b")];
     match broker.publish(&sent).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["b"]),
         other => panic!("{other:?}"),
@@ -296,33 +327,52 @@ async fn topics_get_their_partitions() {
     }
 }
 
+/// A batch's events go to the partitions of their keys.
 #[tokio::test]
-async fn a_record_from_elsewhere_has_its_place_as_its_id() {
+async fn events_of_a_batch_are_records_of_their_own() {
+    let topic = topic(Delivery::Competing);
+    let broker = instance(topic);
+    let events: Vec<_> =
+        (0..100).map(|n| format!(r#"{{"id":"{n}","partitionkey":"{n}"}}"#)).collect();
+    let body = format!("[{}]", events.join(",")).into_bytes().into();
+    let sent = [Batch { id: "b".to_owned(), topic: topic.name.to_owned(), body }];
+    broker.publish(&sent).await.unwrap();
+    drain(broker.subscribe(topic).await.unwrap().as_mut(), &sent).await;
+}
+
+/// By an instance of the release before, which names the event, or by a program that is none of
+/// ours, and names nothing.
+#[tokio::test]
+async fn foreign_record_is_named_by_its_event_or_its_place() {
     let topic = topic(Delivery::Broadcast);
     let mut subscriber = instance(topic).subscribe(topic).await.unwrap();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", servers()).create().unwrap();
-    producer.send(BaseRecord::<(), _>::to(topic.name).partition(0).payload("hello")).unwrap();
+    let record = || BaseRecord::<(), _>::to(topic.name).partition(0);
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "content-type", value: Some("application/cloudevents+json") })
+        .insert(Header { key: "id", value: Some("order:thing") });
+    producer.send(record().payload("named").headers(headers)).unwrap();
+    producer.send(record().payload("hello")).unwrap();
     producer.flush(PATIENCE).unwrap();
-    let received = receive(subscriber.as_mut(), 10).await;
-    let expected = Message {
-        id: format!("{}/0/0", topic.name),
+    let batch = |id: &str, body: &str| Batch {
+        id: id.to_owned(),
         topic: topic.name.to_owned(),
-        key: String::new(),
-        body: b"hello".as_slice().into(),
+        body: body.as_bytes().into(),
     };
-    assert_eq!(received, [expected]);
+    let expected = [batch("order:thing", "named"), batch(&format!("{}/0/1", topic.name), "hello")];
+    assert_eq!(hold(subscriber.as_mut(), 2).await, expected);
 }
 
 #[tokio::test]
-async fn without_a_cluster_everything_fails_in_time() {
+async fn everything_fails_in_time_without_a_cluster() {
     let topic = topic(Delivery::Competing);
     let nobody = "kafka://127.0.0.1:1,127.0.0.1:2";
     let broker = broker::connect(nobody, vec![topic].leak(), &RandomSource::system()).unwrap();
     let all = async {
         assert!(matches!(broker.ping().await, Err(BrokerError::Away(_))));
         assert!(matches!(broker.subscribe(topic).await, Err(BrokerError::Away(_))));
-        let publish = broker.publish(&[message(topic, "a")]).await;
+        let publish = broker.publish(&[one(topic, "a")]).await;
         assert!(matches!(publish, Err(BrokerError::Away(_))));
     };
     timeout(PATIENCE, all).await.expect("a timeout of their own");

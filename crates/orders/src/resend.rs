@@ -159,3 +159,135 @@ impl Resend {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gozon_contract::{Clock, Description, Money, OrderId, RandomSource, UserId};
+    use gozon_messaging::broker::Memory;
+    use gozon_store::migrate;
+    use gozon_testkit::{TestDb, on_both_databases};
+
+    use super::*;
+    use crate::{MIGRATIONS, TOPICS};
+
+    on_both_databases!(
+        an_order_that_stays_new_is_asked_for_again,
+        a_settled_order_is_left_alone,
+        lost_answers_raise_the_number_and_a_backlog_does_not,
+        orders_of_one_instant_are_all_found,
+    );
+
+    const AFTER: Duration = Duration::from_mins(1);
+
+    struct Shop {
+        _test: TestDb,
+        context: Context,
+        resend: Resend,
+    }
+
+    async fn shop(test: TestDb) -> Shop {
+        let db = test.db();
+        migrate(&db, &[gozon_messaging::MIGRATIONS, MIGRATIONS].concat()).await.unwrap();
+        let clock = Clock::manual(Timestamp::from_micros(1_763_683_200_000_000));
+        let random = RandomSource::seeded(1);
+        let broker = Arc::new(Memory::new(TOPICS, random.clone()));
+        let (context, _) = Context::new("orders", db, broker, clock, random);
+        let resend = Resend::new(context.clone(), AFTER);
+        Shop { _test: test, context, resend }
+    }
+
+    impl Shop {
+        async fn place(&self, count: usize) -> Vec<Arc<Order>> {
+            let now = self.context.clock.now();
+            let user: UserId = "6f9b1c58-3a52-4e0e-9d5b-0f3c2a1b4d5e".parse().unwrap();
+            let order = |_| {
+                Arc::new(Order {
+                    id: OrderId::new(now, &self.context.random),
+                    user_id: user,
+                    amount: Money::try_from(9_900).unwrap(),
+                    description: Description::try_from("A red kettle".to_owned()).unwrap(),
+                    status: OrderStatus::New,
+                    cancel_reason: None,
+                    version: 1,
+                    created_at: now,
+                    updated_at: now,
+                })
+            };
+            let orders: Vec<_> = (0..count).map(order).collect();
+            let work = self.context.db.optimistic().await.unwrap();
+            work.commit(vec![sql::insert_orders(&orders)]).await.unwrap();
+            orders
+        }
+
+        async fn settle(&self, orders: &[Arc<Order>]) {
+            let moved: Vec<_> = orders
+                .iter()
+                .map(|order| {
+                    let (status, version) = (OrderStatus::Finished, 2);
+                    (Order { status, version, ..(**order).clone() }, ())
+                })
+                .collect();
+            let work = self.context.db.optimistic().await.unwrap();
+            work.commit(vec![sql::move_orders(&moved)]).await.unwrap();
+        }
+
+        /// Looks once, after so much time has passed.
+        async fn asked_after(&mut self, time: Duration) -> usize {
+            self.context.clock.advance(time);
+            self.resend.step().await.unwrap()
+        }
+    }
+
+    async fn an_order_that_stays_new_is_asked_for_again(test: TestDb) {
+        let mut shop = shop(test).await;
+        shop.place(1).await;
+        assert_eq!(shop.asked_after(AFTER / 2).await, 0);
+        assert_eq!(shop.asked_after(AFTER).await, 1);
+        assert_eq!(shop.asked_after(Duration::from_secs(1)).await, 0, "it has just been asked for");
+        assert_eq!(shop.asked_after(AFTER * 2).await, 1);
+        let mut reader = shop.context.db.read().await.unwrap();
+        let (events,): (i64,) = reader
+            .query(gozon_store::select!(
+                "select cast(sum(events) as bigint) from outbox_batches
+                 where topic = 'payment.requested'"
+            ))
+            .fetch_one()
+            .await
+            .unwrap();
+        assert_eq!(events, 2);
+    }
+
+    async fn a_settled_order_is_left_alone(test: TestDb) {
+        let mut shop = shop(test).await;
+        let orders = shop.place(2).await;
+        shop.settle(&orders[..1]).await;
+        assert_eq!(shop.asked_after(AFTER * 2).await, 1);
+        shop.settle(&orders[1..]).await;
+        assert_eq!(shop.asked_after(AFTER * 4).await, 0);
+        assert!(shop.resend.waiting.is_empty());
+    }
+
+    async fn lost_answers_raise_the_number_and_a_backlog_does_not(test: TestDb) {
+        let mut shop = shop(test).await;
+        let orders = shop.place(5 * MIN_ASKED).await;
+        assert_eq!(shop.asked_after(AFTER * 2).await, MIN_ASKED);
+        let asked: Vec<_> = shop.resend.waiting.iter().map(|asked| asked.order.id).collect();
+        let settled: Vec<_> =
+            orders.iter().filter(|order| asked.contains(&order.id)).cloned().collect();
+        shop.settle(&settled).await;
+        assert_eq!(shop.asked_after(AFTER * 2).await, 2 * MIN_ASKED);
+        // None of these is settled: payments is behind.
+        assert_eq!(shop.asked_after(AFTER * 8).await, 2 * MIN_ASKED);
+        assert_eq!(shop.resend.limit, MIN_ASKED);
+    }
+
+    async fn orders_of_one_instant_are_all_found(test: TestDb) {
+        let mut shop = shop(test).await;
+        shop.place(2 * MIN_ASKED).await;
+        let mut asked = shop.asked_after(AFTER * 2).await;
+        asked += shop.asked_after(Duration::from_secs(5)).await;
+        assert_eq!((asked, shop.resend.waiting.len()), (2 * MIN_ASKED, 2 * MIN_ASKED));
+    }
+}

@@ -141,14 +141,20 @@ impl Reader {
         result
     }
 
-    /// Ends the transaction, if one is open. One of which a statement has failed can't be committed,
-    /// even if its owner ignored that: PostgreSQL would answer `commit` with a rollback and call
-    /// that a success.
-    pub(crate) async fn commit(self) -> Result<()> {
+    /// Refuses to go on after a statement has failed, even if its owner ignored that: PostgreSQL
+    /// would answer `commit` with a rollback and call that a success, and a decision without what
+    /// it wanted to know is none.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.failed {
             let why = "a statement of this transaction failed, so it can't be committed";
             return Err(sqlx::Error::Protocol(why.to_owned()).into());
         }
+        Ok(())
+    }
+
+    /// Ends the transaction, if one is open, unless a statement has [failed](Self::check).
+    pub(crate) async fn commit(self) -> Result<()> {
+        self.check()?;
         self.session.commit().await
     }
 }

@@ -233,7 +233,7 @@ impl Session {
         *failures += 1;
         let silent =
             matches!(&error, sqlx::Error::Io(said) if said.kind() == io::ErrorKind::TimedOut);
-        let refused = matches!(&error, sqlx::Error::Database(_));
+        let refused = matches!(&error, sqlx::Error::Database(said) if !is_farewell(&**said));
         if silent || refused || *failures > self.sessions.max_connections() {
             Err(error)
         } else {
@@ -292,6 +292,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the server has ended the connection (57P01, 57P02), before it was used: others may live.
+fn is_farewell(said: &dyn sqlx::error::DatabaseError) -> bool {
+    matches!(said.code().as_deref(), Some("57P01" | "57P02"))
 }
 
 /// Gives up on what the server does not answer within `limit`.

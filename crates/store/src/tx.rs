@@ -70,6 +70,8 @@ impl Work {
     /// # Errors
     /// As [`Tx::run_all`] and [`Tx::commit`]. After [`Error::Conflict`], nothing was done.
     pub async fn commit(mut self, statements: Vec<Statement>) -> Result<()> {
+        // Optimistic work is durable as soon as its statements are run.
+        self.0.check()?;
         self.0.run_all(statements).await?;
         self.0.commit().await
     }

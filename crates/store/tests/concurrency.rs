@@ -5,16 +5,16 @@
 use std::time::Duration;
 
 use gozon_contract::RandomSource;
-use gozon_store::{Db, Error, Migration, Result, Retry, migrate};
+use gozon_store::{Db, Error, Migration, Result, Retry, migrate, select};
 use gozon_testkit::{TestDb, on_both_databases};
 
 on_both_databases!(
     claims_share_the_work,
-    a_unique_key_taken_is_a_conflict,
-    increments_by_compare_and_swap_are_all_there,
-    instances_migrate_an_empty_database_at_once,
+    taken_unique_key_is_a_conflict,
+    compare_and_swap_loses_no_increment,
+    instances_migrate_an_empty_database_together,
     migrating_again_does_nothing,
-    a_failing_step_leaves_nothing,
+    failing_migration_leaves_nothing,
     retry_gives_up_on_what_will_not_change,
 );
 
@@ -53,8 +53,9 @@ async fn claim(tx: &mut gozon_store::Tx, limit: i64) -> Vec<i64> {
 }
 
 async fn taken(db: &Db) -> Vec<i64> {
-    let mut tx = db.read().await.unwrap();
-    let rows: Vec<(i64,)> = tx.query("select taken from job order by n").fetch_all().await.unwrap();
+    let mut reader = db.read().await.unwrap();
+    let rows: Vec<(i64,)> =
+        reader.query(select!("select taken from job order by n")).fetch_all().await.unwrap();
     rows.into_iter().map(|(taken,)| taken).collect()
 }
 
@@ -92,7 +93,7 @@ async fn claims_share_the_work(test: TestDb) {
     assert!(taken(&db).await.iter().all(|taken| *taken == 1));
 }
 
-async fn a_unique_key_taken_is_a_conflict(test: TestDb) {
+async fn taken_unique_key_is_a_conflict(test: TestDb) {
     let db = with_jobs(&test, 1).await;
     let mut tx = db.begin().await.unwrap();
     let insert = tx.query("insert into job (n, taken) values (0, 0)").execute().await;
@@ -104,11 +105,11 @@ async fn a_unique_key_taken_is_a_conflict(test: TestDb) {
     drop(tx);
     let mut tx = db.begin().await.unwrap();
     let wrong = tx.query("select nonsense from job").execute().await;
-    assert!(matches!(wrong, Err(Error::Other(_))), "{wrong:?}");
+    assert!(matches!(wrong, Err(Error::Unavailable(_))), "{wrong:?}");
 }
 
 /// Reads without a lock and writes only if nothing changed since: what loses tries again.
-async fn increments_by_compare_and_swap_are_all_there(test: TestDb) {
+async fn compare_and_swap_loses_no_increment(test: TestDb) {
     let db = with_jobs(&test, 1).await;
     let workers = (0..4).map(|seed| {
         let db = test.another();
@@ -146,7 +147,7 @@ async fn increment(db: &Db) -> Result<()> {
     tx.commit().await
 }
 
-async fn instances_migrate_an_empty_database_at_once(test: TestDb) {
+async fn instances_migrate_an_empty_database_together(test: TestDb) {
     let second = Migration {
         version: 2,
         postgres: "create table more (n bigint); insert into more values (1)",
@@ -160,8 +161,9 @@ async fn instances_migrate_an_empty_database_at_once(test: TestDb) {
     for instance in instances.collect::<Vec<_>>() {
         instance.await.unwrap().unwrap();
     }
-    let mut tx = test.db().read().await.unwrap();
-    let (count,): (i64,) = tx.query("select count(*) from more").fetch_one().await.unwrap();
+    let mut reader = test.db().read().await.unwrap();
+    let count = reader.query(select!("select count(*) from more"));
+    let (count,): (i64,) = count.fetch_one().await.unwrap();
     assert_eq!(count, 1);
 }
 
@@ -171,7 +173,7 @@ async fn migrating_again_does_nothing(test: TestDb) {
     assert_eq!(taken(&db).await, [0, 0, 0]);
 }
 
-async fn a_failing_step_leaves_nothing(test: TestDb) {
+async fn failing_migration_leaves_nothing(test: TestDb) {
     let db = test.db();
     let failing = Migration {
         version: 2,
@@ -179,10 +181,10 @@ async fn a_failing_step_leaves_nothing(test: TestDb) {
         sqlite: "create table more (n integer); select nonsense",
         ..TABLE
     };
-    assert!(matches!(migrate(&db, &[TABLE, failing]).await, Err(Error::Other(_))));
-    let mut tx = db.read().await.unwrap();
-    tx.query("select 1 from gozon_migrations").execute().await.unwrap_err();
-    drop(tx);
+    assert!(migrate(&db, &[TABLE, failing]).await.unwrap_err().is_unavailable());
+    let mut reader = db.read().await.unwrap();
+    reader.query(select!("select 1 from gozon_migrations")).execute().await.unwrap_err();
+    drop(reader);
     // Put right, it goes through.
     let right = Migration { postgres: "select 1", sqlite: "select 1", ..failing };
     migrate(&db, &[TABLE, right]).await.unwrap();
@@ -193,8 +195,14 @@ async fn retry_gives_up_on_what_will_not_change(test: TestDb) {
     let db = with_jobs(&test, 1).await;
     let random = RandomSource::seeded(1);
     let mut tx = db.begin().await.unwrap();
-    let other = tx.query("select nonsense").execute().await.unwrap_err();
-    assert!(!Retry::new(&random).again(&other).await);
+    let wrong = tx.query("insert into job (n, taken) values (7, null)").execute().await;
+    let wrong = wrong.unwrap_err();
+    assert!(matches!(wrong, Error::Other(_)), "{wrong}");
+    assert!(!Retry::new(&random).again(&wrong).await);
+    drop(tx);
+    let mut tx = db.begin().await.unwrap();
+    let away = tx.query("select nonsense").execute().await.unwrap_err();
+    assert!(!Retry::new(&random).again(&away).await);
 
     let conflict = Error::conflict("always");
     let mut retry = Retry::new(&random);
@@ -205,32 +213,44 @@ async fn retry_gives_up_on_what_will_not_change(test: TestDb) {
     assert_eq!(attempts, 10);
 }
 
-/// Two transactions that want what the other has: PostgreSQL fails one of them.
+/// Two transactions that want what the other has: each ends soon, and nothing is half done.
 #[tokio::test]
-async fn a_deadlock_is_a_conflict() {
+async fn deadlock_ends_without_half_a_write() {
     let test = TestDb::postgres().await;
     let db = with_jobs(&test, 2).await;
-    let lock = |first: i64, second: i64, barrier: std::sync::Arc<tokio::sync::Barrier>| {
-        let db = db.clone();
-        async move {
-            let mut tx = db.begin().await?;
-            let update = "update job set taken = taken + 1 where n = $1";
-            tx.query(update).bind(first).execute().await?;
-            barrier.wait().await;
-            tx.query(update).bind(second).execute().await?;
-            tx.commit().await
-        }
-    };
-    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(2));
-    let (one, two) = tokio::join!(lock(0, 1, barrier.clone()), lock(1, 0, barrier));
+    // Whoever waits for longer than the limit leaves; the server looks for deadlocks only later.
+    let (one, two) = deadlock(&db, "250ms").await;
+    let errors: Vec<_> = [&one, &two].into_iter().filter_map(|end| end.as_ref().err()).collect();
+    assert!(!errors.is_empty());
+    assert!(errors.iter().all(|error| matches!(error, Error::Locked(_))), "{errors:?}");
+    let done = i64::from(one.is_ok() || two.is_ok());
+    assert_eq!(taken(&db).await, [done, done]);
+
+    // A server that finds the deadlock ends one of the two.
+    let (one, two) = deadlock(&db, "20s").await;
     let lost = one.and(two).unwrap_err();
     assert!(matches!(lost, Error::Conflict(_)), "{lost}");
-    assert_eq!(taken(&db).await, [1, 1]);
+    assert_eq!(taken(&db).await, [done + 1, done + 1]);
+}
+
+async fn deadlock(db: &Db, lock_timeout: &'static str) -> (Result<()>, Result<()>) {
+    let barrier = tokio::sync::Barrier::new(2);
+    let lock = async |first: i64, second: i64| {
+        let mut tx = db.begin().await?;
+        let limit = tx.query("select set_config('lock_timeout', $1, true)").bind(lock_timeout);
+        limit.execute().await?;
+        let update = "update job set taken = taken + 1 where n = $1";
+        tx.query(update).bind(first).execute().await?;
+        barrier.wait().await;
+        tx.query(update).bind(second).execute().await?;
+        tx.commit().await
+    };
+    tokio::join!(lock(0, 1), lock(1, 0))
 }
 
 /// A SQLite file whose writer is another process: it is waited for.
 #[tokio::test]
-async fn a_locked_file_is_waited_for() {
+async fn locked_sqlite_file_is_waited_for() {
     let test = TestDb::sqlite();
     let db = with_jobs(&test, 1).await;
     let other = test.another();

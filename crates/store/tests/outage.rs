@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gozon_store::{Db, Error, Result, Statement};
+use gozon_store::{Db, Error, Reader, Result, Statement, select};
 use gozon_testkit::{TestDb, Wire};
 
 async fn write(db: &Db) -> Result<()> {
@@ -14,16 +14,16 @@ async fn write(db: &Db) -> Result<()> {
 }
 
 async fn read(db: &Db) -> Result<()> {
-    db.read().await?.query("select 1").execute().await.map(drop)
+    db.read().await?.query(select!("select 1")).execute().await.map(drop)
 }
 
-async fn write_at_once(db: &Db) -> Result<()> {
+async fn write_optimistically(db: &Db) -> Result<()> {
     let statement = Statement::new("update written set n = n + 1").expecting(1);
-    db.at_once().await?.commit_with(vec![statement]).await
+    db.optimistic().await?.commit(vec![statement]).await
 }
 
 async fn snapshot(db: &Db) -> Result<()> {
-    db.snapshot().await?.query("select 1").execute().await.map(drop)
+    db.snapshot().await?.query(select!("select 1")).execute().await.map(drop)
 }
 
 /// Opens every connection that the pool may hold.
@@ -62,7 +62,7 @@ async fn dead_connections_do_not_surface() {
 /// Nobody asks a connection that was used a moment ago whether it is alive. One batch may find out,
 /// and that is a warning to all the others.
 #[tokio::test]
-async fn of_dead_connections_one_surfaces_at_the_most() {
+async fn at_most_one_dead_connection_surfaces() {
     let test = TestDb::postgres().await;
     let db = test.db();
     let mut tx = db.begin().await.unwrap();
@@ -75,7 +75,7 @@ async fn of_dead_connections_one_surfaces_at_the_most() {
         test.end_connections().await;
         let mut failed = 0;
         for _ in 0..10 {
-            match write_at_once(&db).await {
+            match write_optimistically(&db).await {
                 Ok(()) => written += 1,
                 Err(error) => {
                     assert!(error.is_unavailable(), "{error}");
@@ -85,13 +85,13 @@ async fn of_dead_connections_one_surfaces_at_the_most() {
         }
         assert!(failed <= 1, "{failed} failed");
     }
-    let (n,): (i64,) =
-        db.read().await.unwrap().query("select n from written").fetch_one().await.unwrap();
+    let mut reader = db.read().await.unwrap();
+    let (n,): (i64,) = reader.query(select!("select n from written")).fetch_one().await.unwrap();
     assert_eq!(n, written);
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_unavailable_and_comes_back() {
+async fn server_that_is_away_is_unavailable_until_it_is_back() {
     let test = TestDb::postgres().await;
     let (wire, db) = wired(&test).await;
     fill_pool(&db).await;
@@ -102,7 +102,7 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     for _ in 0..3 {
         assert!(write(&db).await.unwrap_err().is_unavailable());
         assert!(read(&db).await.unwrap_err().is_unavailable());
-        assert!(write_at_once(&db).await.unwrap_err().is_unavailable());
+        assert!(write_optimistically(&db).await.unwrap_err().is_unavailable());
         assert!(db.ping().await.unwrap_err().is_unavailable());
     }
     wire.mend();
@@ -111,7 +111,7 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_cut_off_is_unavailable() {
+async fn commit_that_is_cut_off_is_unavailable() {
     let test = TestDb::postgres().await;
     let (wire, db) = wired(&test).await;
     let tx = db.begin().await.unwrap();
@@ -120,7 +120,7 @@ async fn a_commit_that_is_cut_off_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_unavailable() {
+async fn refused_connection_is_unavailable() {
     let db = Db::open("postgres://nobody@127.0.0.1:1/nothing", 2).unwrap();
     assert!(write(&db).await.unwrap_err().is_unavailable());
     let error = db.ping().await.unwrap_err();
@@ -129,7 +129,7 @@ async fn a_refused_connection_is_unavailable() {
 
 /// A server that is frozen, or behind a network that swallows everything, closes no connection.
 #[tokio::test]
-async fn a_silent_server_is_unavailable_and_comes_back() {
+async fn silent_server_is_unavailable_until_it_is_back() {
     let test = TestDb::postgres().await;
     let (wire, db) = wired(&test).await;
     fill_pool(&db).await;
@@ -161,35 +161,49 @@ async fn every_statement_is_planned_for_its_data() {
     let test = TestDb::postgres().await;
     let db = test.db();
     let mut tx = db.begin().await.unwrap();
-    let mut at_once = db.at_once().await.unwrap();
+    let mut optimistic = db.optimistic().await.unwrap();
+    let mut locking = db.locking().await.unwrap();
     let mut snapshot = db.snapshot().await.unwrap();
-    for way in ["show enable_seqscan", "show enable_hashjoin", "show enable_mergejoin"] {
-        for (tx, expected) in [(&mut tx, "off"), (&mut at_once, "off"), (&mut snapshot, "on")] {
-            let (allowed,): (String,) = tx.query(way).fetch_one().await.unwrap();
-            assert_eq!(allowed, expected, "{way}");
-        }
+    for name in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+        assert_eq!(setting(tx.reader(), name).await, "off", "{name}");
+        assert_eq!(setting(optimistic.reader(), name).await, "off", "{name}");
+        assert_eq!(setting(locking.reader(), name).await, "off", "{name}");
+        assert_eq!(setting(&mut snapshot, name).await, "on", "{name}");
     }
-    drop((tx, at_once, snapshot));
-    for mut tx in
-        [db.begin().await.unwrap(), db.read().await.unwrap(), db.snapshot().await.unwrap()]
-    {
-        let (mode,): (String,) = tx.query("show plan_cache_mode").fetch_one().await.unwrap();
-        assert_eq!(mode, "force_custom_plan");
+    drop((optimistic, locking));
+    let mut read = db.read().await.unwrap();
+    for reader in [tx.reader(), &mut read, &mut snapshot] {
+        assert_eq!(setting(reader, "plan_cache_mode").await, "force_custom_plan");
     }
 }
 
-/// A transaction that nobody goes on with must not hold its locks for ever.
+async fn setting(reader: &mut Reader, name: &str) -> String {
+    let setting = reader.query(select!("select current_setting($1)")).bind(name);
+    setting.fetch_one::<(String,)>().await.unwrap().0
+}
+
+/// A process that is frozen or cut off must not hold its locks for ever, nor wait for others'. A
+/// snapshot may read for as long as it takes.
 #[tokio::test]
-async fn an_abandoned_transaction_is_ended_by_the_server() {
+async fn server_limits_what_a_transaction_holds() {
     let test = TestDb::postgres().await;
-    let mut tx = test.db().begin().await.unwrap();
-    let (limit,): (String,) =
-        tx.query("show idle_in_transaction_session_timeout").fetch_one().await.unwrap();
-    assert_eq!(limit, "30s");
+    let db = test.db();
+    let mut tx = db.begin().await.unwrap();
+    let mut optimistic = db.optimistic().await.unwrap();
+    let mut snapshot = db.snapshot().await.unwrap();
+    for (name, limit) in [
+        ("idle_in_transaction_session_timeout", "30s"),
+        ("statement_timeout", "25s"),
+        ("lock_timeout", "250ms"),
+    ] {
+        assert_eq!(setting(tx.reader(), name).await, limit, "{name}");
+        assert_eq!(setting(optimistic.reader(), name).await, limit, "{name}");
+        assert_eq!(setting(&mut snapshot, name).await, "0", "{name}");
+    }
 }
 
 #[test]
-fn a_url_of_another_kind_is_refused() {
+fn url_of_another_kind_is_refused() {
     for bad in ["", "mysql://x", "sqlite:", "sqlite::memory:", "postgres://h:x/db", "data.db"] {
         assert!(Db::open(bad, 1).is_err(), "{bad}");
     }

@@ -3,25 +3,29 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use gozon_contract::RandomSource;
-use gozon_store::{Db, Error, Migration, Retry, Rows, Statement, Tx, migrate};
+use gozon_store::{
+    Db, Error, Migration, Reader, Retry, Rows, Select, Statement, Tx, migrate, select,
+};
 use gozon_testkit::{TestDb, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
     every_type_reads_back,
-    a_batch_has_any_size,
+    batch_has_any_size,
     single_parameters_read_back,
-    a_conflict_is_passed_over_or_merged,
+    conflicting_row_is_passed_over_or_merged,
     returning_tells_what_changed,
     keys_are_looked_up_in_any_number,
     statements_run_together,
-    one_of_several_that_fails_undoes_all,
-    too_few_rows_are_a_conflict_that_undoes_all,
-    of_two_who_decide_on_the_same_row_one_has_to_decide_again,
-    what_is_not_part_of_the_commit_is_refused,
-    a_dropped_transaction_leaves_nothing,
-    a_failed_statement_forbids_the_commit,
-    a_snapshot_stands_still,
+    one_failing_statement_undoes_all,
+    unexpected_row_count_is_a_conflict_that_undoes_all,
+    of_two_decisions_on_a_row_one_is_made_again,
+    bytes_read_back_from_a_batch,
+    every_event_of_a_body_is_a_row,
+    dropped_transaction_leaves_nothing,
+    failed_statement_forbids_the_commit,
+    failed_read_forbids_the_work,
+    snapshot_stands_still,
 );
 
 const TABLE: Migration = Migration {
@@ -62,8 +66,9 @@ async fn insert(tx: &mut Tx, things: &[Thing]) -> gozon_store::Result<u64> {
     .await
 }
 
-async fn all(tx: &mut Tx) -> Vec<Thing> {
-    tx.query("select n, id, maybe_id, text, maybe_text from thing order by n")
+async fn all(reader: &mut Reader) -> Vec<Thing> {
+    reader
+        .query(select!("select n, id, maybe_id, text, maybe_text from thing order by n"))
         .fetch_all()
         .await
         .unwrap()
@@ -103,7 +108,7 @@ async fn every_type_reads_back(test: TestDb) {
     assert_eq!(all(&mut db.read().await.unwrap()).await, expected);
 }
 
-async fn a_batch_has_any_size(test: TestDb) {
+async fn batch_has_any_size(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     assert_eq!(insert(&mut tx, &[]).await.unwrap(), 0);
@@ -142,20 +147,20 @@ async fn single_parameters_read_back(test: TestDb) {
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    let mut tx = db.read().await.unwrap();
-    let read: (i64, Uuid, String, Option<String>, Vec<u8>) = tx
-        .query("select n, id, text, maybe_text, bytes from thing where id = $1")
+    let mut reader = db.read().await.unwrap();
+    let read: (i64, Uuid, String, Option<String>, Vec<u8>) = reader
+        .query(select!("select n, id, text, maybe_text, bytes from thing where id = $1"))
         .bind(id)
         .fetch_one()
         .await
         .unwrap();
     assert_eq!(read, (i64::MIN, id, "it's".to_owned(), None, vec![0, 255, 10]));
-    let none: Option<(i64,)> =
-        tx.query("select n from thing where n = $1").bind(1).fetch_optional().await.unwrap();
+    let none = reader.query(select!("select n from thing where n = $1")).bind(1);
+    let none: Option<(i64,)> = none.fetch_optional().await.unwrap();
     assert_eq!(none, None);
 }
 
-async fn a_conflict_is_passed_over_or_merged(test: TestDb) {
+async fn conflicting_row_is_passed_over_or_merged(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, &[plain(1), plain(3)]).await.unwrap();
@@ -262,7 +267,7 @@ async fn statements_run_together(test: TestDb) {
     assert_eq!(texts, ["text 1", "changed", "text 3", "first", "first", "second"]);
 }
 
-async fn one_of_several_that_fails_undoes_all(test: TestDb) {
+async fn one_failing_statement_undoes_all(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     let twice = Statement::new("insert into thing (n, id, text) select n, id, 'twice' from {rows}")
@@ -273,7 +278,7 @@ async fn one_of_several_that_fails_undoes_all(test: TestDb) {
 }
 
 /// What was decided upon has changed: nothing is done, and whoever asks may decide again.
-async fn too_few_rows_are_a_conflict_that_undoes_all(test: TestDb) {
+async fn unexpected_row_count_is_a_conflict_that_undoes_all(test: TestDb) {
     let db = with_table(&test).await;
     let change = |text, numbers: &[i64], expected| {
         Statement::new("update thing set text = $1 where n {among}")
@@ -281,13 +286,13 @@ async fn too_few_rows_are_a_conflict_that_undoes_all(test: TestDb) {
             .rows(Rows::of(numbers).int("n", |n| *n).done())
             .expecting(expected)
     };
-    let tx = db.at_once().await.unwrap();
-    tx.commit_with(vec![insert_as("first", &[1, 2]).expecting(2)]).await.unwrap();
+    let work = db.optimistic().await.unwrap();
+    work.commit(vec![insert_as("first", &[1, 2]).expecting(2)]).await.unwrap();
     for locking in [false, true] {
         for expected in [1, 3] {
-            let tx = if locking { db.begin().await } else { db.at_once().await };
+            let work = if locking { db.locking().await } else { db.optimistic().await };
             let statements = vec![insert_as("more", &[3]), change("other", &[1, 2], expected)];
-            let answer = tx.unwrap().commit_with(statements).await;
+            let answer = work.unwrap().commit(statements).await;
             assert!(matches!(answer, Err(Error::Conflict(_))), "{answer:?}");
         }
     }
@@ -295,13 +300,13 @@ async fn too_few_rows_are_a_conflict_that_undoes_all(test: TestDb) {
         all(&mut db.read().await.unwrap()).await.into_iter().map(|thing| thing.3).collect()
     };
     assert_eq!(texts().await, ["first", "first"]);
-    let tx = db.at_once().await.unwrap();
-    tx.commit_with(vec![change("both", &[1, 2], 2), change("none", &[9], 0)]).await.unwrap();
+    let work = db.optimistic().await.unwrap();
+    work.commit(vec![change("both", &[1, 2], 2), change("none", &[9], 0)]).await.unwrap();
     assert_eq!(texts().await, ["both", "both"]);
 }
 
 /// Reading, deciding and writing at once: a row that is written by two is written by one.
-async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb) {
+async fn of_two_decisions_on_a_row_one_is_made_again(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, &[plain(1)]).await.unwrap();
@@ -310,9 +315,10 @@ async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb)
     let count_up = async |db: &Db| {
         let mut retry = Retry::new(&random);
         loop {
-            let mut tx = db.at_once().await.unwrap();
-            let (was,): (i64,) = tx
-                .query("select cast(length(text) as bigint) from thing where n = 1")
+            let mut work = db.optimistic().await.unwrap();
+            let (was,): (i64,) = work
+                .reader()
+                .query(select!("select cast(length(text) as bigint) from thing where n = 1"))
                 .fetch_one()
                 .await
                 .unwrap();
@@ -321,7 +327,7 @@ async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb)
             )
             .bind(was)
             .expecting(1);
-            match tx.commit_with(vec![longer]).await {
+            match work.commit(vec![longer]).await {
                 Err(error) if retry.again(&error).await => {}
                 done => return done,
             }
@@ -337,19 +343,66 @@ async fn of_two_who_decide_on_the_same_row_one_has_to_decide_again(test: TestDb)
     assert_eq!(counted, format!("text 1{}", ".".repeat(30)));
 }
 
-/// Outside a transaction a statement would be durable by itself.
-async fn what_is_not_part_of_the_commit_is_refused(test: TestDb) {
-    let db = with_table(&test).await;
-    let mut read = db.read().await.unwrap();
-    read.query("insert into thing (n, id, text) values (1, $1, '')")
-        .bind(plain(1).1)
-        .execute()
-        .await
-        .unwrap_err();
-    assert_eq!(all(&mut db.read().await.unwrap()).await, []);
+/// Outside a transaction a statement would be durable by itself. Most of this is the compiler's to
+/// refuse; a text that is made later is refused when it is.
+#[test]
+fn reader_takes_queries_only() {
+    for sql in ["", "sel", "insert into thing values (1)", " delete from thing", "with a as ()"] {
+        assert!(std::panic::catch_unwind(|| Select::new(sql)).is_err(), "{sql}");
+    }
+    let _ = Select::new("\n  select 1");
 }
 
-async fn a_dropped_transaction_leaves_nothing(test: TestDb) {
+/// A query may lock, or call what writes.
+#[tokio::test]
+async fn snapshot_refuses_a_query_that_locks() {
+    let test = TestDb::postgres().await;
+    let mut snapshot = with_table(&test).await.snapshot().await.unwrap();
+    let locks = snapshot.query(select!("select n from thing for update"));
+    let refused = locks.execute().await.unwrap_err();
+    assert!(refused.to_string().contains("read-only"), "{refused}");
+}
+
+async fn bytes_read_back_from_a_batch(test: TestDb) {
+    let db = with_table(&test).await;
+    let bodies: [&[u8]; 3] = [b"", b"\0\xff", b"plain"];
+    let numbered: Vec<(i64, &[u8])> = (1..).zip(bodies).collect();
+    let rows = Rows::of(&numbered)
+        .int("n", |(n, _)| *n)
+        .uuid("id", |(n, _)| plain(*n).1)
+        .bytes("bytes", |(_, body)| body.to_vec())
+        .done();
+    let insert = Statement::new(
+        "insert into thing (n, id, text, bytes) select n, id, '', bytes from {rows}",
+    );
+    db.optimistic().await.unwrap().commit(vec![insert.rows(rows)]).await.unwrap();
+    let mut reader = db.read().await.unwrap();
+    let stored = reader.query(select!("select bytes from thing order by n"));
+    let stored: Vec<(Vec<u8>,)> = stored.fetch_all().await.unwrap();
+    assert_eq!(stored.iter().map(|(body,)| &body[..]).collect::<Vec<_>>(), bodies);
+}
+
+/// A body is one event, or an array of them.
+async fn every_event_of_a_body_is_a_row(test: TestDb) {
+    let db = with_table(&test).await;
+    let bodies = [r#"{"id": "a"}"#, r#"[{"id": "b"}, {"id": "c"}]"#, r#"[{"id": "d"}]"#];
+    let mut tx = db.begin().await.unwrap();
+    for (n, body) in (1..).zip(bodies) {
+        let insert = tx.query("insert into thing (n, id, text) values ($1, $2, $3)");
+        insert.bind(n).bind(plain(n).1).bind(body).execute().await.unwrap();
+    }
+    let ids: Vec<(String,)> = tx
+        .query(
+            "select event.value ->> 'id' from (select n, text as body from thing) as outbox
+             {each_event} order by n, 1",
+        )
+        .fetch_all()
+        .await
+        .unwrap();
+    assert_eq!(ids.into_iter().map(|(id,)| id).collect::<String>(), "abcd");
+}
+
+async fn dropped_transaction_leaves_nothing(test: TestDb) {
     let db = with_table(&test).await;
     for _ in 0..20 {
         let mut tx = db.begin().await.unwrap();
@@ -371,7 +424,7 @@ async fn a_dropped_transaction_leaves_nothing(test: TestDb) {
 
 /// A statement that fails ends the whole transaction on PostgreSQL, which then answers `commit`
 /// with a rollback and no error.
-async fn a_failed_statement_forbids_the_commit(test: TestDb) {
+async fn failed_statement_forbids_the_commit(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, &[plain(1)]).await.unwrap();
@@ -380,7 +433,19 @@ async fn a_failed_statement_forbids_the_commit(test: TestDb) {
     assert_eq!(all(&mut db.read().await.unwrap()).await, []);
 }
 
-async fn a_snapshot_stands_still(test: TestDb) {
+/// Nor is work committed whose owner took no notice that it could not read.
+async fn failed_read_forbids_the_work(test: TestDb) {
+    let db = with_table(&test).await;
+    for locking in [false, true] {
+        let work = if locking { db.locking().await } else { db.optimistic().await };
+        let mut work = work.unwrap();
+        work.reader().query(select!("select nonsense")).execute().await.unwrap_err();
+        work.commit(vec![insert_as("blind", &[1])]).await.unwrap_err();
+        assert_eq!(all(&mut db.read().await.unwrap()).await, []);
+    }
+}
+
+async fn snapshot_stands_still(test: TestDb) {
     let db = with_table(&test).await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, &[plain(1)]).await.unwrap();
@@ -393,5 +458,4 @@ async fn a_snapshot_stands_still(test: TestDb) {
     tx.commit().await.unwrap();
     assert_eq!(all(&mut snapshot).await.len(), 1);
     assert_eq!(all(&mut db.snapshot().await.unwrap()).await.len(), 2);
-    insert(&mut snapshot, &[plain(3)]).await.unwrap_err();
 }

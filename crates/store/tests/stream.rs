@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use futures_util::StreamExt as _;
-use gozon_store::{Migration, Tx, migrate};
+use gozon_store::{Migration, Reader, migrate, select};
 use gozon_testkit::{TestDb, on_both_databases};
 
-on_both_databases!(a_stream_stays_small);
+on_both_databases!(stream_stays_small);
 
 const ROWS: i64 = 10_000;
 const ROW_BYTES: usize = 10_000;
@@ -19,7 +19,7 @@ const TABLE: Migration = Migration {
     sqlite: "create table big (n integer primary key, text text not null) strict",
 };
 
-async fn a_stream_stays_small(test: TestDb) {
+async fn stream_stays_small(test: TestDb) {
     migrate(&test.db(), &[TABLE]).await.unwrap();
     let mut tx = test.db().begin().await.unwrap();
     tx.query(
@@ -37,8 +37,8 @@ async fn a_stream_stays_small(test: TestDb) {
     let before = resident_bytes();
     let mut most = 0;
     let mut expected = 0;
-    let mut stream =
-        snapshot.query("select n, text from big order by n").stream::<(i64, String)>().unwrap();
+    let in_order = snapshot.query(select!("select n, text from big order by n"));
+    let mut stream = in_order.stream::<(i64, String)>().unwrap();
     while let Some(row) = stream.next().await {
         let (n, body) = row.unwrap();
         expected += 1;
@@ -51,14 +51,15 @@ async fn a_stream_stays_small(test: TestDb) {
 
     // Given up half-way, its connection is as good as before.
     drop(stream);
-    let mut stream = snapshot.query("select n, text from big").stream::<(i64, String)>().unwrap();
+    let again = snapshot.query(select!("select n, text from big"));
+    let mut stream = again.stream::<(i64, String)>().unwrap();
     stream.next().await.unwrap().unwrap();
     drop(stream);
     assert_eq!(count(&mut snapshot).await, ROWS);
 }
 
-async fn count(tx: &mut Tx) -> i64 {
-    tx.query("select count(*) from big").fetch_one::<(i64,)>().await.unwrap().0
+async fn count(reader: &mut Reader) -> i64 {
+    reader.query(select!("select count(*) from big")).fetch_one::<(i64,)>().await.unwrap().0
 }
 
 /// What the process holds in memory.

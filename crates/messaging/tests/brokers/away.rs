@@ -12,9 +12,9 @@ const PASSWORD: &str = "correct-horse";
 /// Whatever is asked of the broker at `url` fails, and says nothing of the password.
 async fn nothing_works(url: String) {
     let rig = Rig::at(Some(url));
-    let messages = rig.messages("lost", 10);
+    let batches = rig.batches("lost", 10);
     let (publish, subscribe, listen, ping) = tokio::join!(
-        in_time(rig.broker.publish(&messages)),
+        in_time(rig.broker.publish(&batches)),
         in_time(rig.broker.subscribe(rig.queue)),
         in_time(rig.broker.subscribe(rig.broadcast)),
         in_time(rig.broker.ping()),
@@ -31,7 +31,7 @@ fn is_clean<T: Debug>(answer: Result<T, BrokerError>) {
     assert!(!format!("{error} {error:?}").contains(PASSWORD), "{error}");
 }
 
-pub async fn a_closed_port_is_a_clean_error(subject: &Subject) {
+pub async fn closed_port_is_a_clean_error(subject: &Subject) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -39,7 +39,7 @@ pub async fn a_closed_port_is_a_clean_error(subject: &Subject) {
 }
 
 /// It accepts the connection and then says nothing.
-pub async fn a_silent_server_is_a_clean_error(subject: &Subject) {
+pub async fn silent_server_is_a_clean_error(subject: &Subject) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     nothing_works(subject.server().url_at(&address.to_string())).await;

@@ -1,11 +1,11 @@
 //! Topics that are broadcast: every listener hears everything.
 
-use gozon_messaging::Message;
+use gozon_messaging::Batch;
 
-use crate::subject::{Rig, Subject, ids, in_time, message, receive};
+use crate::subject::{Rig, Subject, batch, ids, in_time, receive};
 
-fn said(rig: &Rig, what: &str) -> Vec<Message> {
-    (0..100).map(|n| message(rig.broadcast, what, n)).collect()
+fn said(rig: &Rig, what: &str) -> Vec<Batch> {
+    (0..20).map(|n| batch(rig.broadcast, what, n * 5..(n + 1) * 5)).collect()
 }
 
 pub async fn every_listener_hears_everything(subject: &Subject) {
@@ -23,7 +23,7 @@ pub async fn every_listener_hears_everything(subject: &Subject) {
     }
 }
 
-pub async fn a_late_listener_hears_only_what_is_said_later(subject: &Subject) {
+pub async fn late_listener_hears_only_what_is_said_later(subject: &Subject) {
     let rig = Rig::new(subject).await;
     let mut early = rig.subscribe(rig.broadcast).await;
     let (before, after) = (said(&rig, "before"), said(&rig, "after"));

@@ -6,6 +6,8 @@
 mod away;
 mod broadcast;
 mod competing;
+#[cfg(feature = "rabbitmq")]
+mod foreign;
 mod poison;
 mod restart;
 mod subject;
@@ -29,20 +31,21 @@ macro_rules! broker {
         mod $name {
             cases! { $subject, read;
                 competing:
-                    messages_arrive_as_they_were_sent,
-                    a_message_waits_until_it_is_dealt_with,
+                    events_arrive_as_they_were_sent,
+                    event_waits_until_it_is_dealt_with,
+                    delivery_sent_again_has_the_same_id,
                     consumers_share_the_work,
-                    what_a_dead_consumer_held_comes_again,
-                    what_is_given_back_comes_again,
-                    the_messages_of_a_key_keep_their_order,
+                    events_of_a_dead_consumer_come_again,
+                    returned_events_come_again,
+                    events_of_a_key_keep_their_order,
                     publishers_do_not_disturb_each_other,
-                    an_unknown_topic_is_rejected_and_the_rest_is_safe;
+                    unknown_topic_is_rejected_and_the_rest_is_safe;
                 broadcast:
                     every_listener_hears_everything,
-                    a_late_listener_hears_only_what_is_said_later,
+                    late_listener_hears_only_what_is_said_later,
                     nobody_need_listen;
                 poison:
-                    a_poison_message_is_set_aside_and_the_rest_flows;
+                    poison_event_is_set_aside_and_the_rest_flows;
             }
         }
     };
@@ -54,8 +57,8 @@ macro_rules! server {
         mod $name {
             cases! { $subject, read;
                 away:
-                    a_closed_port_is_a_clean_error,
-                    a_silent_server_is_a_clean_error;
+                    closed_port_is_a_clean_error,
+                    silent_server_is_a_clean_error;
             }
             cases! { $subject, write;
                 restart:
@@ -76,6 +79,9 @@ broker!(kafka, KAFKA);
 #[cfg(feature = "kafka")]
 server!(kafka_server, KAFKA);
 #[cfg(feature = "rabbitmq")]
-mod rabbitmq_users {
-    cases! { RABBITMQ, read; away: refused_credentials_are_a_clean_error; }
+mod rabbitmq_only {
+    cases! { RABBITMQ, read;
+        away: refused_credentials_are_a_clean_error;
+        foreign: old_and_foreign_messages_are_read;
+    }
 }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use gozon_contract::Topic;
-use gozon_messaging::{Broker, BrokerError, Message};
+use gozon_messaging::{Batch, Broker, BrokerError};
 use tokio::{
     process::Command,
     sync::{oneshot, watch},
     time::sleep,
 };
 
-use crate::subject::{Rig, Server, Subject, ids, in_time, message, receive};
+use crate::subject::{MANY_BYTES, Rig, Server, Subject, batch, ids, in_time, receive};
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,9 +36,9 @@ async fn services(command: &str, server: &Server) {
 }
 
 /// Publishes as a relay does: until it is safe.
-async fn publish(broker: &dyn Broker, messages: &[Message]) {
+async fn publish(broker: &dyn Broker, batches: &[Batch]) {
     in_time(async {
-        while let Err(error) = broker.publish(messages).await {
+        while let Err(error) = broker.publish(batches).await {
             assert!(matches!(error, BrokerError::Away(_)), "{error}");
             sleep(PAUSE).await;
         }
@@ -47,12 +47,12 @@ async fn publish(broker: &dyn Broker, messages: &[Message]) {
 }
 
 /// Consumes as an inbox does: attaches again whenever the broker was lost.
-async fn consume(broker: Arc<dyn Broker>, topic: Topic, seen: Arc<Mutex<Vec<Message>>>) {
+async fn consume(broker: Arc<dyn Broker>, topic: Topic, seen: Arc<Mutex<Vec<Batch>>>) {
     loop {
         if let Ok(mut consumer) = broker.subscribe(topic).await {
-            while let Ok(batch) = consumer.receive(100).await {
+            while let Ok(received) = consumer.receive(MANY_BYTES).await {
                 if consumer.ack().await.is_ok() {
-                    seen.lock().unwrap().extend(batch);
+                    seen.lock().unwrap().extend(received);
                 }
             }
         }
@@ -62,7 +62,7 @@ async fn consume(broker: Arc<dyn Broker>, topic: Topic, seen: Arc<Mutex<Vec<Mess
 
 pub async fn nothing_is_lost_when_the_server_is_killed(subject: &Subject) {
     let rig = Rig::new(subject).await;
-    let seen = Arc::<Mutex<Vec<Message>>>::default();
+    let seen = Arc::<Mutex<Vec<Batch>>>::default();
     let consumers: Vec<_> = (0..2)
         .map(|_| tokio::spawn(consume(rig.elsewhere(), rig.queue, Arc::clone(&seen))))
         .collect();
@@ -74,9 +74,10 @@ pub async fn nothing_is_lost_when_the_server_is_killed(subject: &Subject) {
     let publisher = tokio::spawn(async move {
         let mut safe = Vec::new();
         while stop.try_recv().is_err() {
-            let batch: Vec<_> = (0..50).map(|n| message(queue, "m", safe.len() + n)).collect();
-            publish(broker.as_ref(), &batch).await;
-            safe.extend(batch);
+            let start = safe.len() * 25;
+            let two = [0, 25].map(|n| batch(queue, "m", start + n..start + n + 25));
+            publish(broker.as_ref(), &two).await;
+            safe.extend(two);
             progress.send_modify(|count| *count += 1);
             sleep(Duration::from_millis(5)).await;
         }
@@ -104,17 +105,17 @@ pub async fn nothing_is_lost_when_the_server_is_killed(subject: &Subject) {
 
 pub async fn everything_works_again_when_the_server_is_back(subject: &Subject) {
     let rig = Rig::new(subject).await;
-    let kept = rig.messages("kept", 10);
+    let kept = rig.batches("kept", 10);
     publish(rig.broker.as_ref(), &kept).await;
     let mut consumer = rig.subscribe(rig.queue).await;
     receive(consumer.as_mut(), &kept).await;
     let mut listener = rig.subscribe(rig.broadcast).await;
-    publish(rig.broker.as_ref(), &rig.messages("waiting", 10)).await;
-    in_time(consumer.receive(100)).await.unwrap();
+    publish(rig.broker.as_ref(), &rig.batches("waiting", 10)).await;
+    in_time(consumer.receive(MANY_BYTES)).await.unwrap();
 
     sleep(SETTLED).await;
     services("kill", subject.server()).await;
-    let refused = in_time(rig.broker.publish(&rig.messages("refused", 10))).await;
+    let refused = in_time(rig.broker.publish(&rig.batches("refused", 10))).await;
     assert!(matches!(refused, Err(BrokerError::Away(_))), "{refused:?}");
     let silent = in_time(rig.broker.ping()).await;
     assert!(matches!(silent, Err(BrokerError::Away(_))), "{silent:?}");
@@ -122,20 +123,20 @@ pub async fn everything_works_again_when_the_server_is_back(subject: &Subject) {
         let acknowledged = in_time(consumer.ack()).await;
         assert!(matches!(acknowledged, Err(BrokerError::Away(_))), "{acknowledged:?}");
         for lost in [&mut consumer, &mut listener] {
-            let received = in_time(lost.receive(100)).await;
+            let received = in_time(lost.receive(MANY_BYTES)).await;
             assert!(matches!(received, Err(BrokerError::Away(_))), "{received:?}");
         }
     }
 
     services("up", subject.server()).await;
-    let more = rig.messages("more", 10);
+    let more = rig.batches("more", 10);
     publish(rig.broker.as_ref(), &more).await;
     in_time(rig.broker.ping()).await.unwrap();
     let mut heir = rig.subscribe(rig.queue).await;
     drop(consumer);
-    receive(heir.as_mut(), &[more, rig.messages("waiting", 10)].concat()).await;
+    receive(heir.as_mut(), &[more, rig.batches("waiting", 10)].concat()).await;
     let mut listener = rig.subscribe(rig.broadcast).await;
-    let word = [message(rig.broadcast, "word", 1)];
+    let word = [batch(rig.broadcast, "word", 0..2)];
     publish(rig.broker.as_ref(), &word).await;
     receive(listener.as_mut(), &word).await;
 }

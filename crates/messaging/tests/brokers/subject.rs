@@ -1,10 +1,10 @@
 //! The brokers under test, how they differ, and what the cases need to talk to one.
 
-use std::{collections::HashSet, env, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, env, future::Future, ops::Range, sync::Arc, time::Duration};
 
 use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{
-    Broker, Message, Subscriber,
+    Batch, Broker, Message, Subscriber,
     broker::{Memory, connect},
 };
 use tokio::{sync::RwLock, task::JoinHandle, time::timeout};
@@ -95,7 +95,7 @@ impl Rig {
     /// when RabbitMQ 3.10 may drop a connection.
     pub async fn new(subject: &Subject) -> Self {
         let rig = Self::at(subject.server.as_ref().map(Server::url));
-        in_time(rig.broker.publish(&[message(rig.broadcast, "first", 0)])).await.unwrap();
+        in_time(rig.broker.publish(&[batch(rig.broadcast, "first", 0..1)])).await.unwrap();
         rig
     }
 
@@ -124,15 +124,16 @@ impl Rig {
         }
     }
 
-    /// `count` messages for the queue, ten to a key; `what` makes their ids.
-    pub fn messages(&self, what: &str, count: usize) -> Vec<Message> {
-        (0..count).map(|n| message(self.queue, what, n)).collect()
+    /// `count` events for the queue, ten to a batch and ten to a key; `what` makes their ids.
+    pub fn batches(&self, what: &str, count: usize) -> Vec<Batch> {
+        let ten = |n: usize| batch(self.queue, what, n * 10..(n + 1) * 10);
+        (0..count / 10).map(ten).collect()
     }
 
     /// Publishes in the background: a broker may wait for the consumer.
-    pub fn publish(&self, messages: Vec<Message>) -> JoinHandle<()> {
+    pub fn publish(&self, batches: Vec<Batch>) -> JoinHandle<()> {
         let broker = Arc::clone(&self.broker);
-        tokio::spawn(async move { in_time(broker.publish(&messages)).await.unwrap() })
+        tokio::spawn(async move { in_time(broker.publish(&batches)).await.unwrap() })
     }
 
     pub async fn subscribe(&self, topic: Topic) -> Box<dyn Subscriber> {
@@ -140,32 +141,50 @@ impl Rig {
     }
 }
 
-/// The `n`th of some messages for a topic: an event, as far as a broker may look.
-pub fn message(topic: Topic, what: &str, n: usize) -> Message {
-    let (id, key) = (format!("{what}-{n}"), format!("key-{}", n % 10));
-    let body = format!(r#"{{"id":"{id}","partitionkey":"{key}","data":{n}}}"#);
-    Message { id, topic: topic.name.to_owned(), key, body: body.into_bytes().into() }
+/// Some events for a topic in one batch; `what` and their number make their ids.
+pub fn batch(topic: Topic, what: &str, numbers: Range<usize>) -> Batch {
+    let id = format!("{what}-{}..{}", numbers.start, numbers.end);
+    let events: Vec<_> = numbers.map(|n| event(what, n, "")).collect();
+    let body = match &events[..] {
+        [one] => one.clone(),
+        all => format!("[{}]", all.join(",")),
+    };
+    Batch { id, topic: topic.name.to_owned(), body: body.into_bytes().into() }
 }
 
-pub fn ids(messages: &[Message]) -> HashSet<String> {
-    messages.iter().map(|message| message.id.clone()).collect()
+/// An event, as far as a broker may look.
+pub fn event(what: &str, n: usize, filler: &str) -> String {
+    format!(r#"{{"id":"{what}-{n}","partitionkey":"key-{}","data":"{filler}"}}"#, n % 10)
 }
 
-/// Receives and acknowledges until all of `wanted` were there; everything that was, in order.
-pub async fn receive(subscriber: &mut dyn Subscriber, wanted: &[Message]) -> Vec<Message> {
+/// The events of batches, in order.
+pub fn events(batches: &[Batch]) -> Vec<Message> {
+    batches.iter().flat_map(Batch::split).collect()
+}
+
+/// The ids of the events of batches. A broker may deliver events together that were not published
+/// together, or the other way round.
+pub fn ids(batches: &[Batch]) -> HashSet<String> {
+    events(batches).into_iter().map(|event| event.id).collect()
+}
+
+/// Receives and acknowledges until all events of `wanted` were there; everything that was, in
+/// order.
+pub async fn receive(subscriber: &mut dyn Subscriber, wanted: &[Batch]) -> Vec<Batch> {
     let mut missing = ids(wanted);
     let mut all = Vec::new();
     while !missing.is_empty() {
-        let batch = in_time(subscriber.receive(100)).await.unwrap();
-        assert!((1..=100).contains(&batch.len()), "a batch of {}", batch.len());
-        for message in &batch {
-            missing.remove(&message.id);
-        }
-        all.extend(batch);
+        let received = in_time(subscriber.receive(MANY_BYTES)).await.unwrap();
+        assert!(!received.is_empty());
+        missing.retain(|id| !ids(&received).contains(id));
+        all.extend(received);
         in_time(subscriber.ack()).await.unwrap();
     }
     all
 }
+
+/// More than a test sends.
+pub const MANY_BYTES: usize = 64 * 1024 * 1024;
 
 /// So that a broker that hangs fails the test instead of hanging it.
 pub async fn in_time<T>(work: impl Future<Output = T>) -> T {

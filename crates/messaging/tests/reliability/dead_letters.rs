@@ -3,30 +3,32 @@
 use std::time::Duration;
 
 use gozon_contract::Timestamp;
-use gozon_messaging::{Message, Origin, dead_letters::Filter};
+use gozon_messaging::{Origin, dead_letters::Filter};
 use gozon_testkit::{TestDb, on_both_databases};
 
-use crate::service::{A_WHILE, Fate, Mood, Service, deliver, id};
+use crate::{
+    broker::Mood,
+    service::{A_WHILE, Service, deliver, id},
+    use_case::Fate,
+};
 
 on_both_databases!(
     filters_match_all_that_is_given,
     pages_follow_each_other,
-    a_retry_begins_anew,
-    a_retry_of_many_comes_to_an_end,
-    a_retry_long_after_the_inbox_forgot_is_guarded_against_repeats,
-    what_is_discarded_is_gone,
-    one_message_may_have_died_on_both_ways,
+    retry_begins_anew,
+    retry_of_many_comes_to_an_end,
+    late_repeat_of_a_retried_letter_has_no_second_effect,
+    discarded_letters_are_gone,
+    one_event_may_have_died_on_both_ways,
 );
 
 /// Dead letters with these names, a second apart, the first one dying first.
 async fn dead(service: &Service, names: &[&str]) -> Vec<Timestamp> {
-    let inbox = service.inbox();
     let mut died = Vec::new();
     for name in names {
         service.clock.advance(Duration::from_secs(1));
         died.push(service.clock.now());
-        service.handler.will(name, Fate::IsInvalid, 1);
-        assert!(deliver(&inbox, &[service.message(name)]).await);
+        service.bury(&[name]).await;
     }
     died
 }
@@ -46,7 +48,7 @@ async fn filters_match_all_that_is_given(test: TestDb) {
         (Filter { topic: some("thing"), ..Filter::default() }, vec!["c", "b", "a"]),
         (Filter { topic: some("other"), ..Filter::default() }, vec![]),
         (Filter { key: some("a"), ..Filter::default() }, vec!["a"]),
-        (Filter { error: some("not a CloudEvent"), ..Filter::default() }, vec!["c", "b", "a"]),
+        (Filter { error: some("no way"), ..Filter::default() }, vec!["c", "b", "a"]),
         (Filter { error: some("%"), ..Filter::default() }, vec![]),
         (Filter { since: Some(died[1]), ..Filter::default() }, vec!["c", "b"]),
         (Filter { until: Some(died[1]), ..Filter::default() }, vec!["b", "a"]),
@@ -59,13 +61,8 @@ async fn filters_match_all_that_is_given(test: TestDb) {
 
 async fn pages_follow_each_other(test: TestDb) {
     let service = Service::new(test).await;
-    let inbox = service.inbox();
     // All at the same instant: the id decides.
-    let names = ["a", "b", "c", "d", "e"];
-    for name in names {
-        service.handler.will(name, Fate::IsInvalid, u32::MAX);
-    }
-    assert!(deliver(&inbox, &names.map(|name| service.message(name))).await);
+    service.bury(&["a", "b", "c", "d", "e"]).await;
     let letters = service.dead_letters();
     let (mut after, mut seen) = (None, Vec::new());
     loop {
@@ -80,70 +77,81 @@ async fn pages_follow_each_other(test: TestDb) {
     assert_eq!(seen, ["e", "d", "c", "b", "a"].map(id));
 }
 
-async fn a_retry_begins_anew(test: TestDb) {
+async fn retry_begins_anew(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
-    dead(&service, &["a", "b"]).await;
+    service.use_case.will("a", Fate::Fails, u32::MAX);
+    assert!(deliver(&inbox, &[service.alone("a")]).await);
+    assert_eq!(service.settle_pending(&inbox).await, 8);
+    service.bury(&["b"]).await;
+    assert_eq!(service.dead().await, ["a", "b"].map(id));
+
     let only_a = Filter { id: Some(id("a")), ..Filter::default() };
     assert_eq!(service.dead_letters().retry(&only_a).await.unwrap(), 1);
     assert_eq!(service.dead().await, [id("b")]);
     assert_eq!(service.effects().await, [""; 0]);
     // It has all its attempts again, and no wait before the first.
-    service.handler.will("a", Fate::Fails, 7);
-    let mut attempts = 0;
-    while !service.pending().await.is_empty() {
-        attempts += inbox.retry_step().await.unwrap();
-        service.clock.advance(A_WHILE);
-    }
-    assert_eq!(attempts, 8);
+    service.use_case.will("a", Fate::Fails, 7);
+    assert_eq!(inbox.retry_step().await.unwrap(), 1);
+    service.clock.advance(A_WHILE);
+    assert_eq!(service.settle_pending(&inbox).await, 7);
     assert_eq!(service.effects().await, [id("a")]);
     assert_eq!(service.dead().await, [id("b")]);
     assert_eq!(service.dead_letters().retry(&only_a).await.unwrap(), 0);
 }
 
-/// More than one batch, each dying again as soon as it is retried.
-async fn a_retry_of_many_comes_to_an_end(test: TestDb) {
+/// More than one batch, dying again while it is still going on.
+async fn retry_of_many_comes_to_an_end(test: TestDb) {
     let service = Service::new(test).await;
-    let inbox = service.inbox();
     let names: Vec<_> = (0..1201).map(|n| format!("n{n:04}")).collect();
-    for name in &names {
-        service.handler.will(name, Fate::IsInvalid, u32::MAX);
-    }
-    let batch: Vec<Message> = names.iter().map(|name| service.message(name)).collect();
-    assert!(deliver(&inbox, &batch).await);
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    service.bury(&names).await;
     service.clock.advance(Duration::from_secs(1));
-    let (retried, ()) = tokio::join!(
-        async { service.dead_letters().retry(&Filter::default()).await.unwrap() },
-        async {
-            service.clock.advance(Duration::from_secs(1));
-            inbox.retry_step().await.unwrap();
+    let letters = service.dead_letters();
+    let everything = Filter::default();
+    let mut retrying = Box::pin(letters.retry(&everything));
+    let retried = loop {
+        tokio::select! {
+            retried = &mut retrying => break retried.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
         }
-    );
-    assert_eq!(retried, 1201);
-    while inbox.retry_step().await.unwrap() > 0 {
         service.clock.advance(Duration::from_secs(1));
-    }
-    assert_eq!(service.dead().await.len(), 1201);
+        let mut tx = service.test.another().begin().await.unwrap();
+        let again = tx
+            .query(
+                "insert into dead_letters (id, origin, topic, partition_key, body, received_at,
+                    attempts, died_at, error)
+                 select id, 'inbox', topic, partition_key, body, received_at, 8, $1, 'again'
+                 from inbox_pending where true
+                 on conflict (id, origin) do nothing",
+            )
+            .bind(service.clock.now().micros());
+        again.execute().await.unwrap();
+        tx.query("delete from inbox_pending").execute().await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    assert_eq!(retried, 1201);
+    assert_eq!(service.dead().await.len() + service.pending().await.len(), 1201);
 }
 
-async fn a_retry_long_after_the_inbox_forgot_is_guarded_against_repeats(test: TestDb) {
+async fn late_repeat_of_a_retried_letter_has_no_second_effect(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
-    dead(&service, &["a"]).await;
-    let mut tx = service.db.begin().await.unwrap();
-    tx.query("delete from inbox").execute().await.unwrap();
-    tx.commit().await.unwrap();
+    service.use_case.guards_its_effect();
+    service.bury(&["a"]).await;
     service.clock.advance(A_WHILE);
     assert_eq!(service.dead_letters().retry(&Filter::default()).await.unwrap(), 1);
-    // The broker delivers it once more before the retry is made.
-    assert!(deliver(&inbox, &[service.message("a")]).await);
-    assert_eq!(service.effects().await, [""; 0]);
+    // The inbox has forgotten its delivery, and the broker delivers it once more before the retry
+    // is made, and after it.
+    assert!(deliver(&inbox, &[service.alone("a")]).await);
     assert_eq!(inbox.retry_step().await.unwrap(), 1);
-    assert!(deliver(&inbox, &[service.message("a")]).await);
+    service.sql("delete from inbox").await;
+    assert!(deliver(&inbox, &[service.alone("a")]).await);
     assert_eq!(service.effects().await, [id("a")]);
+    assert_eq!((service.dead().await.len(), service.pending().await.len()), (0, 0));
 }
 
-async fn what_is_discarded_is_gone(test: TestDb) {
+async fn discarded_letters_are_gone(test: TestDb) {
     let service = Service::new(test).await;
     dead(&service, &["a", "b"]).await;
     let letters = service.dead_letters();
@@ -155,10 +163,10 @@ async fn what_is_discarded_is_gone(test: TestDb) {
     assert_eq!((service.dead().await.len(), service.pending().await.len()), (0, 0));
 }
 
-async fn one_message_may_have_died_on_both_ways(test: TestDb) {
+async fn one_event_may_have_died_on_both_ways(test: TestDb) {
     let service = Service::new(test).await;
-    dead(&service, &["a"]).await;
-    service.leave_behind(vec![service.message("a")]).await;
+    service.bury(&["a"]).await;
+    service.leave_behind(&["a"]).await;
     service.broker.is(Mood::Rejecting(vec![id("a")]));
     while service.dead().await.len() < 2 {
         service.clock.advance(A_WHILE);

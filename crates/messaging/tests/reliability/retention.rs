@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use gozon_messaging::{Expiring, Retention};
+use gozon_store::select;
 use gozon_testkit::{TestDb, on_both_databases};
 
-use crate::service::{Service, deliver, id, ids};
+use crate::service::{Service, deliver};
 
 on_both_databases!(old_marks_are_forgotten_in_batches, any_table_can_expire);
 
@@ -13,27 +14,21 @@ async fn old_marks_are_forgotten_in_batches(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
     let keep = Duration::from_hours(1);
-    let (db, clock, random) =
-        (service.test.another(), service.clock.clone(), service.random.clone());
-    let retention = Retention::new("test", db, vec![Expiring::inbox(keep)], clock, random);
-    let old: Vec<_> = (0..2500).map(|n| service.message(&format!("old{n}"))).collect();
+    let retention = Retention::new(service.elsewhere(), vec![Expiring::inbox(keep)]);
+    let old: Vec<_> = (0..2500).map(|n| service.alone(&format!("old{n}"))).collect();
     for chunk in old.chunks(500) {
         assert!(deliver(&inbox, chunk).await);
     }
     service.clock.advance(keep);
-    assert!(deliver(&inbox, &[service.message("new")]).await);
+    assert!(deliver(&inbox, &[service.alone("new")]).await);
     assert!(!retention.step().await.unwrap(), "nothing is old enough yet");
     service.clock.advance(Duration::from_secs(1));
     assert!(retention.step().await.unwrap());
-    assert_eq!(marks(&service).await.len(), 1501);
+    assert_eq!(service.marks().await.len(), 1501);
     assert!(retention.step().await.unwrap());
     assert!(!retention.step().await.unwrap());
-    assert_eq!(marks(&service).await, [id("new")]);
+    assert_eq!(service.marks().await, ["of new"]);
     assert!(!retention.step().await.unwrap());
-}
-
-async fn marks(service: &Service) -> Vec<String> {
-    ids(&service.db, "select id from inbox").await
 }
 
 async fn any_table_can_expire(test: TestDb) {
@@ -51,10 +46,10 @@ async fn any_table_can_expire(test: TestDb) {
              )
              delete from parent where n in (select n from old)",
     };
-    let (db, clock, random) = (service.db.clone(), service.clock.clone(), service.random.clone());
-    let retention = Retention::new("test", db, vec![parents], clock, random);
+    let retention = Retention::new(service.context.clone(), vec![parents]);
     assert!(!retention.step().await.unwrap());
-    let mut tx = service.db.read().await.unwrap();
-    let (left,): (i64,) = tx.query("select count(*) from parent").fetch_one().await.unwrap();
+    let mut reader = service.db.read().await.unwrap();
+    let left = reader.query(select!("select count(*) from parent"));
+    let (left,): (i64,) = left.fetch_one().await.unwrap();
     assert_eq!(left, 1);
 }

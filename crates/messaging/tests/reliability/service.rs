@@ -1,37 +1,37 @@
-//! A service to test with: its tables, a broker and a handler that fail when told to, and a clock
+//! A service to test with: its tables, a broker and a use case that fail when told to, and a clock
 //! that is moved by hand.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gozon_contract::{Clock, Delivery, RandomSource, Timestamp, Topic};
 use gozon_messaging::{
-    Added, Broker, BrokerError, DeadLetters, Decision, Event, Handed, HandleError, Handler, Inbox,
-    MIGRATIONS, Message, Outbox, Relay, Subscriber,
+    Added, Batch, BrokerError, Context, DeadLetters, Event, HandOver, Inbox, MIGRATIONS, Message,
+    Outbox, Outgoing, Relay, Subscriber,
 };
-use gozon_store::{Db, Error, Migration, Rows, Statement, Tx, migrate};
+use gozon_store::{Db, Migration, Rows, Select, migrate, select};
 use gozon_testkit::TestDb;
+
+use crate::{broker::FakeBroker, use_case::FakeUseCase};
 
 pub(crate) const THING: Topic = Topic { name: "thing", delivery: Delivery::Competing };
 pub(crate) const NEWS: Topic = Topic { name: "news", delivery: Delivery::Broadcast };
 
-/// What the handler does: an effect that shows every repeat, and a reference that is checked only
-/// by the commit.
+/// What the use case does: an effect that shows every repeat, a reference that is checked only by
+/// the commit, and the guard of its own that it may be told to keep.
 const EFFECTS: Migration = Migration {
     component: "test",
     version: 1,
     postgres: "create table parent (n bigint primary key);
         insert into parent values (1);
+        create table done (id text primary key);
         create table effect (
             id text not null,
             parent bigint not null references parent (n) deferrable initially deferred
         )",
     sqlite: "create table parent (n integer primary key) strict;
         insert into parent values (1);
+        create table done (id text primary key) strict;
         create table effect (
             id text not null,
             parent integer not null references parent (n) deferrable initially deferred
@@ -42,64 +42,54 @@ pub(crate) struct Service {
     pub(crate) test: TestDb,
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) random: RandomSource,
     pub(crate) broker: Arc<FakeBroker>,
-    pub(crate) handler: Arc<FakeHandler>,
-    pub(crate) outbox: Outbox,
-    handed: Option<Handed>,
+    pub(crate) use_case: FakeUseCase,
+    pub(crate) context: Context,
+    hand_over: Option<HandOver>,
 }
 
 impl Service {
     pub(crate) async fn new(test: TestDb) -> Self {
+        migrate(&test.db(), MIGRATIONS).await.unwrap();
+        Self::on_migrated(test).await
+    }
+
+    /// A service whose messaging tables the test has made.
+    pub(crate) async fn on_migrated(test: TestDb) -> Self {
         let db = test.db();
-        migrate(&db, MIGRATIONS).await.unwrap();
         migrate(&db, &[EFFECTS]).await.unwrap();
         let clock = Clock::manual(Timestamp::from_micros(1_763_683_200_000_000));
-        let (outbox, handed) = Outbox::new(clock.clone());
-        Self {
-            test,
-            db,
-            clock,
-            random: RandomSource::seeded(7),
-            broker: Arc::default(),
-            handler: Arc::default(),
-            outbox,
-            handed: Some(handed),
-        }
+        let broker = Arc::<FakeBroker>::default();
+        let random = RandomSource::seeded(7);
+        let (context, hand_over) =
+            Context::new("test", db.clone(), Arc::clone(&broker) as _, clock.clone(), random);
+        let use_case = FakeUseCase::default();
+        Self { test, db, clock, broker, use_case, context, hand_over: Some(hand_over) }
     }
 
     /// The relay of this process.
     pub(crate) fn relay(&mut self) -> Relay {
-        let handed = self.handed.take().unwrap();
-        self.relay_of(handed)
+        let hand_over = self.hand_over.take().unwrap();
+        Relay::new(self.elsewhere(), hand_over)
     }
 
     /// The relay of another process, or of this one after a restart.
     pub(crate) fn another_relay(&self) -> Relay {
-        self.relay_of(Outbox::new(self.clock.clone()).1)
+        let Context { clock, random, .. } = self.context.clone();
+        Relay::new(self.elsewhere(), Outbox::new(clock, random).1)
     }
 
-    fn relay_of(&self, handed: Handed) -> Relay {
-        let broker: Arc<dyn Broker> = Arc::clone(&self.broker) as _;
-        let (clock, random) = (self.clock.clone(), self.random.clone());
-        Relay::new("test", self.test.another(), broker, handed, clock, random)
+    /// The service as another process has it, with connections of its own.
+    pub(crate) fn elsewhere(&self) -> Context {
+        Context { db: self.test.another(), ..self.context.clone() }
     }
 
-    pub(crate) fn inbox(&self) -> Inbox {
-        self.inbox_on(self.db.clone(), Arc::clone(&self.broker) as _)
+    pub(crate) fn inbox(&self) -> Inbox<FakeUseCase> {
+        self.inbox_in(self.context.clone())
     }
 
-    pub(crate) fn inbox_on(&self, db: Db, broker: Arc<dyn Broker>) -> Inbox {
-        Inbox::new(
-            "test",
-            THING,
-            db,
-            broker,
-            self.outbox.clone(),
-            Arc::clone(&self.handler) as _,
-            self.clock.clone(),
-            self.random.clone(),
-        )
+    pub(crate) fn inbox_in(&self, context: Context) -> Inbox<FakeUseCase> {
+        Inbox::new(context, THING, self.use_case.clone())
     }
 
     pub(crate) fn dead_letters(&self) -> DeadLetters {
@@ -107,24 +97,46 @@ impl Service {
     }
 
     pub(crate) fn message(&self, name: &str) -> Message {
-        message(name, self.clock.now())
+        event(name, self.clock.now()).to_message()
     }
 
-    /// Commits messages to the outbox without telling the relay, as a process does that crashes
-    /// right after the commit.
-    pub(crate) async fn leave_behind(&self, messages: Vec<Message>) {
-        drop(self.commit(messages).await);
+    pub(crate) fn messages(&self, names: &[&str]) -> Vec<Message> {
+        names.iter().map(|name| self.message(name)).collect()
     }
 
-    /// Commits messages to the outbox.
-    pub(crate) async fn commit(&self, messages: Vec<Message>) -> Added {
-        let added = self.outbox.add(messages);
-        let tx = self.db.at_once().await.unwrap();
-        tx.commit_with(added.statement().into_iter().collect()).await.unwrap();
+    /// A delivery with this id, of the events with these names.
+    pub(crate) fn delivery(&self, id: &str, names: &[&str]) -> Batch {
+        batch(id, &self.messages(names))
+    }
+
+    /// A delivery of one event, with an id of its own.
+    pub(crate) fn alone(&self, name: &str) -> Batch {
+        self.delivery(&format!("of {name}"), &[name])
+    }
+
+    /// Commits events to the outbox without telling the relay, as a process does that crashes right
+    /// after the commit.
+    pub(crate) async fn leave_behind(&self, names: &[&str]) {
+        drop(self.commit(names).await);
+    }
+
+    /// Commits events to the outbox.
+    pub(crate) async fn commit(&self, names: &[&str]) -> Added {
+        let mut outgoing = Outgoing::default();
+        for name in names {
+            outgoing.push(&event(name, self.clock.now()));
+        }
+        self.commit_all(outgoing).await
+    }
+
+    pub(crate) async fn commit_all(&self, outgoing: Outgoing) -> Added {
+        let added = self.context.outbox.add(outgoing);
+        let work = self.db.optimistic().await.unwrap();
+        work.commit(added.statement().into_iter().collect()).await.unwrap();
         added
     }
 
-    /// Lets the relay go on until something was published; what.
+    /// Lets the relay go on until something was published; the ids of those events.
     pub(crate) async fn sent_by(&self, relay: &mut Relay) -> Vec<String> {
         loop {
             relay.step().await;
@@ -144,106 +156,129 @@ impl Service {
 
     /// The ids of all effects, sorted; one that happened twice is there twice.
     pub(crate) async fn effects(&self) -> Vec<String> {
-        ids(&self.test.another(), "select id from effect order by id").await
+        self.ids(select!("select id from effect order by id")).await
     }
 
+    /// The ids of the events in the outbox, sorted.
     pub(crate) async fn unsent(&self) -> Vec<String> {
-        ids(&self.test.another(), "select id from outbox order by id").await
+        self.ids(select!(
+            "select id from (
+                select event.value ->> 'id' as id from outbox_batches {each_event}
+                union all select id from outbox
+             ) as unsent order by id"
+        ))
+        .await
     }
 
     pub(crate) async fn pending(&self) -> Vec<String> {
-        ids(&self.test.another(), "select id from inbox_pending order by id").await
+        self.ids(select!("select id from inbox_pending order by id")).await
     }
 
     pub(crate) async fn dead(&self) -> Vec<String> {
-        ids(&self.test.another(), "select id from dead_letters order by id").await
+        self.ids(select!("select id from dead_letters order by id")).await
+    }
+
+    /// The deliveries that the inbox remembers.
+    pub(crate) async fn marks(&self) -> Vec<String> {
+        self.ids(select!("select id from inbox order by id")).await
+    }
+
+    async fn ids(&self, sql: Select) -> Vec<String> {
+        let mut reader = self.test.another().read().await.unwrap();
+        let ids: Vec<(String,)> = reader.query(sql).fetch_all().await.unwrap();
+        ids.into_iter().map(|(id,)| id).collect()
+    }
+
+    /// The attempts that each pending event has used, by id.
+    pub(crate) async fn attempts(&self) -> Vec<(String, i64)> {
+        let mut reader = self.db.read().await.unwrap();
+        let attempts = reader.query(select!("select id, attempts from inbox_pending order by id"));
+        attempts.fetch_all().await.unwrap()
+    }
+
+    /// Runs statements of the test.
+    pub(crate) async fn sql(&self, sql: &'static str) {
+        let mut tx = self.db.begin().await.unwrap();
+        tx.query(sql).execute().await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Gives up on received events with these names, now.
+    pub(crate) async fn bury(&self, names: &[&str]) {
+        let messages = self.messages(names);
+        let rows = Rows::of(&messages)
+            .text("id", |message| message.id.clone())
+            .text("partition_key", |message| message.key.clone())
+            .bytes("body", |message| message.body.to_vec())
+            .done();
+        let mut tx = self.db.begin().await.unwrap();
+        let buried = tx
+            .query(
+                "insert into dead_letters (id, origin, topic, partition_key, body, received_at,
+                    attempts, died_at, error)
+                 select id, 'inbox', 'thing', partition_key, body, $1, 8, $1, 'no way' from {rows}",
+            )
+            .bind(self.clock.now().micros())
+            .rows(rows);
+        buried.execute().await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Makes later attempts until no event waits for one; how many there were.
+    pub(crate) async fn settle_pending(&self, inbox: &Inbox<FakeUseCase>) -> usize {
+        let mut attempts = 0;
+        while !self.pending().await.is_empty() {
+            attempts += inbox.retry_step().await.unwrap();
+            self.clock.advance(A_WHILE);
+        }
+        attempts
     }
 }
 
-pub(crate) async fn ids(db: &Db, sql: &'static str) -> Vec<String> {
-    let mut tx = db.read().await.unwrap();
-    let ids: Vec<(String,)> = tx.query(sql).fetch_all().await.unwrap();
-    ids.into_iter().map(|(id,)| id).collect()
+/// The event with this name.
+pub(crate) fn event<'a>(name: &'a str, time: Timestamp) -> Event<'a, &'a str, &'a str, &'a str> {
+    Event {
+        topic: THING.name,
+        source: "/test",
+        subject: name,
+        partition_key: name,
+        time,
+        traceparent: None,
+        data: name,
+    }
 }
 
-pub(crate) fn message(name: &str, now: Timestamp) -> Message {
-    Event::about(name, THING.name, "/test", name, now, None, name).into_message()
-}
-
-/// The id of the message with this name.
+/// The id of the event with this name.
 pub(crate) fn id(name: &str) -> String {
     format!("{name}:thing")
 }
 
-/// A broker that remembers what it was given and does as it is told.
-#[derive(Default)]
-pub(crate) struct FakeBroker {
-    pub(crate) published: Mutex<Vec<String>>,
-    pub(crate) mood: Mutex<Mood>,
+/// Messages of one topic as a batch.
+pub(crate) fn batch(id: &str, messages: &[Message]) -> Batch {
+    let bodies: Vec<_> = messages.iter().map(|message| &message.body[..]).collect();
+    let body = match bodies[..] {
+        [one] => one.to_vec(),
+        _ => [b"[", &bodies.join(&b","[..])[..], b"]"].concat(),
+    };
+    Batch { id: id.to_owned(), topic: messages[0].topic.clone(), body: body.into() }
 }
 
-#[derive(Clone, Default)]
-pub(crate) enum Mood {
-    #[default]
-    Well,
-    /// Takes everything and then is gone, so that nobody knows.
-    Away,
-    /// Never answers.
-    Silent,
-    /// Takes all but these.
-    Rejecting(Vec<String>),
-}
-
-impl FakeBroker {
-    pub(crate) fn is(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-
-    /// What was published since the last call.
-    pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.published.lock().unwrap())
-    }
-}
-
-#[async_trait]
-impl Broker for FakeBroker {
-    async fn publish(&self, messages: &[Message]) -> Result<(), BrokerError> {
-        let mood = self.mood.lock().unwrap().clone();
-        let rejected = match mood {
-            Mood::Away => return Err(BrokerError::Away("gone".to_owned())),
-            Mood::Silent => std::future::pending().await,
-            Mood::Well => Vec::new(),
-            Mood::Rejecting(ids) => ids,
-        };
-        let (bad, good): (Vec<_>, Vec<_>) =
-            messages.iter().map(|message| message.id.clone()).partition(|id| rejected.contains(id));
-        self.published.lock().unwrap().extend(good);
-        if bad.is_empty() {
-            return Ok(());
-        }
-        Err(BrokerError::Rejected { ids: bad, reason: "too\0large".to_owned() })
-    }
-
-    async fn subscribe(&self, _: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
-        Err(BrokerError::Away("publishes only".to_owned()))
-    }
-
-    async fn ping(&self) -> Result<(), BrokerError> {
-        Ok(())
-    }
+/// The ids of the events of batches, in order.
+pub(crate) fn event_ids(batches: &[Batch]) -> Vec<String> {
+    batches.iter().flat_map(Batch::split).map(|message| message.id).collect()
 }
 
 /// The receiving end that a test holds: it hands batches to the inbox and sees what becomes of
 /// them.
 #[derive(Default)]
-pub(crate) struct FakeSubscriber {
-    pub(crate) acked: usize,
-    pub(crate) nacked: usize,
+struct FakeSubscriber {
+    acked: usize,
+    nacked: usize,
 }
 
 #[async_trait]
 impl Subscriber for FakeSubscriber {
-    async fn receive(&mut self, _: usize) -> Result<Vec<Message>, BrokerError> {
+    async fn receive(&mut self, _: usize) -> Result<Vec<Batch>, BrokerError> {
         std::future::pending().await
     }
 
@@ -258,102 +293,12 @@ impl Subscriber for FakeSubscriber {
     }
 }
 
-/// Hands one batch to an inbox; whether it was acknowledged.
-pub(crate) async fn deliver(inbox: &Inbox, batch: &[Message]) -> bool {
+/// Hands deliveries to an inbox, all at the same time; whether they were acknowledged.
+pub(crate) async fn deliver(inbox: &Inbox<FakeUseCase>, batches: &[Batch]) -> bool {
     let mut subscriber = FakeSubscriber::default();
-    inbox.step(&mut subscriber, batch.to_vec()).await.unwrap();
+    inbox.step(&mut subscriber, batches.to_vec()).await.unwrap();
     assert_eq!(subscriber.acked + subscriber.nacked, 1);
     subscriber.acked == 1
-}
-
-/// Writes down each message as an effect, replies to those named `ask…`, and meets the fate that
-/// the test has set for a message. It panics when it is told that a reply to `ask-loud…` is
-/// committed.
-#[derive(Default)]
-pub(crate) struct FakeHandler {
-    fates: Mutex<HashMap<String, (Fate, u32)>>,
-    /// The sizes of the batches it was called with, and whether it was to be careful.
-    pub(crate) batches: Mutex<Vec<(usize, bool)>>,
-    /// The ids of the replies that it was told are committed.
-    pub(crate) committed: Mutex<Vec<String>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fate {
-    Fails,
-    Panics,
-    IsInvalid,
-    MeetsConflict,
-    /// Its effect is refused by the commit.
-    BreaksCommit,
-    /// The statement of its effect fails, and the handler makes nothing of it.
-    SwallowsError,
-}
-
-impl FakeHandler {
-    /// The next `times` times that the message with this name is dealt with, it meets `fate`.
-    pub(crate) fn will(&self, name: &str, fate: Fate, times: u32) {
-        self.fates.lock().unwrap().insert(id(name), (fate, times));
-    }
-
-    fn fate_of(&self, message: &Message) -> Option<Fate> {
-        let mut fates = self.fates.lock().unwrap();
-        let (fate, times) = fates.get_mut(&message.id)?;
-        *times = times.checked_sub(1)?;
-        Some(*fate)
-    }
-}
-
-#[async_trait]
-impl Handler for FakeHandler {
-    async fn handle(
-        &self,
-        tx: &mut Tx,
-        messages: &[Message],
-        careful: bool,
-    ) -> Result<Decision, HandleError> {
-        self.batches.lock().unwrap().push((messages.len(), careful));
-        let (mut effects, mut replies) = (Vec::new(), Vec::new());
-        for message in messages {
-            let mut parent = 1;
-            match self.fate_of(message) {
-                None => {}
-                Some(Fate::Fails) => return Err(HandleError::Failed("no\0way".to_owned())),
-                Some(Fate::Panics) => panic!("as the test wants it"),
-                Some(Fate::IsInvalid) => {
-                    let broken = Message { body: b"{".as_slice().into(), ..message.clone() };
-                    Event::<String>::read(&broken)?;
-                }
-                Some(Fate::MeetsConflict) => return Err(Error::conflict("as told").into()),
-                Some(Fate::BreaksCommit) => parent = 2,
-                Some(Fate::SwallowsError) => {
-                    let _ = tx.query("select nonsense").execute().await;
-                    continue;
-                }
-            }
-            let event = Event::<String>::read(message)?;
-            effects.push((message.id.clone(), parent));
-            if event.data.starts_with("ask") {
-                let reply = format!("re-{}", event.data);
-                replies.push(super::service::message(&reply, event.time));
-            }
-        }
-        let rows = Rows::of(&effects)
-            .text("id", |(id, _)| id.clone())
-            .int("parent", |(_, parent)| *parent)
-            .done();
-        let write = "insert into effect (id, parent) select id, parent from {rows}";
-        let statements =
-            if effects.is_empty() { Vec::new() } else { vec![Statement::new(write).rows(rows)] };
-        Ok(Decision { statements, messages: replies })
-    }
-
-    fn committed(&self, sent: &mut dyn Iterator<Item = &Message>) {
-        for message in sent {
-            self.committed.lock().unwrap().push(message.id.clone());
-            assert!(!message.id.contains("loud"), "as the test wants it");
-        }
-    }
 }
 
 /// A little longer than any lease or wait of the outbox.

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use gozon_messaging::{Relay, Waiting};
+use gozon_messaging::{BacklogMetrics, Relay};
 use gozon_testkit::TestDb;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::service::{Fate, Mood, Service, deliver};
+use crate::{
+    broker::Mood,
+    service::{Service, deliver},
+    use_case::Fate,
+};
 
 #[tokio::test]
 async fn ages_and_dead_letters_on_sqlite() {
@@ -31,8 +35,7 @@ async fn ages_and_dead_letters(test: TestDb) {
 
     let mut service = Service::new(test).await;
     let mut relay: Relay = service.relay();
-    let waiting =
-        Waiting::new("test", service.db.clone(), service.clock.clone(), relay.low_water());
+    let waiting = BacklogMetrics::new(service.context.clone(), relay.low_water());
     let all = |outbox: &str, inbox: &str, dead: &str| {
         assert_eq!(gauge("gozon_outbox_oldest_age_seconds").as_deref(), Some(outbox));
         assert_eq!(gauge("gozon_inbox_oldest_age_seconds").as_deref(), Some(inbox));
@@ -41,15 +44,14 @@ async fn ages_and_dead_letters(test: TestDb) {
     waiting.step().await.unwrap();
     all("0", "0", "0");
 
-    service.leave_behind(vec![service.message("stuck")]).await;
+    service.leave_behind(&["stuck"]).await;
     let inbox = service.inbox();
-    service.handler.will("waits", Fate::Fails, 1);
-    service.handler.will("dies", Fate::IsInvalid, 1);
+    service.use_case.will("waits", Fate::Fails, 1);
     service.clock.advance(Duration::from_secs(10));
-    assert!(deliver(&inbox, &[service.message("waits")]).await);
-    assert!(deliver(&inbox, &[service.message("dies")]).await);
+    assert!(deliver(&inbox, &[service.alone("waits")]).await);
+    service.bury(&["dies"]).await;
     service.clock.advance(Duration::from_mins(1));
-    service.leave_behind(vec![service.message("fresh")]).await;
+    service.leave_behind(&["fresh"]).await;
     waiting.step().await.unwrap();
     all("70", "60", "1");
 
