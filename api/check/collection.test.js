@@ -43,8 +43,14 @@ test('the collection has every call and every code of the OpenAPI document', asy
   }
 });
 
-// What takes a limit's worth of sockets or deposits, or an outage, is tested with the services.
-const ELSEWHERE = ['service_unavailable', 'too_many_sockets', 'balance_limit', 'origin_not_allowed'];
+// What takes a limit's worth of sockets or deposits, load, an outage, or a request that no HTTP
+// library sends, is tested with the services and the gateway.
+const ELSEWHERE = [
+  ...['service_unavailable', 'too_many_sockets', 'balance_limit', 'origin_not_allowed'],
+  ...['bad_gateway', 'upstream_timeout', 'upstream_unavailable', 'overloaded', 'rate_limited'],
+  ...['invalid_host', 'invalid_request', 'body_unreadable', 'request_timeout'],
+  'unsupported_transfer_encoding',
+];
 
 function codes(responses) {
   const described = Object.values(responses).flatMap(({ description = '' }) => {

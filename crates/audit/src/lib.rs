@@ -17,7 +17,7 @@
 //! # A running system
 //!
 //! There is no instant that both databases share. Each is read in one snapshot, orders before
-//! payments: whatever an order tells of its payment was in payments earlier, so the later snapshot
+//! payments: all that an order says of its payment was in payments earlier, so the later snapshot
 //! has it. The other way round there are differences that mean nothing (a payment whose order is
 //! younger than the first snapshot, a message that moved on in between), so what looks wrong across
 //! the two is read again from both databases, and only what is still wrong then is reported.

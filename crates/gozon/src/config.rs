@@ -23,7 +23,7 @@ pub struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module.
     #[arg(long, env = "GOZON_LOG", default_value = "info", global = true, value_parser = log_filter)]
     pub log: String,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The settings of `gozon up`.
@@ -31,7 +31,7 @@ pub struct Cli {
     pub up: Up,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the whole shop in one process (the default)
@@ -46,15 +46,15 @@ pub enum Command {
     Web(Web),
     /// Bring the tables of both databases up to date
     Migrate(Databases),
-    /// Look after messages that were given up on
+    /// List, show, retry or discard messages that were given up on
     DeadLetters(DeadLettersArgs),
-    /// Check on both databases, of a running or stopped shop, that no money or order went astray
+    /// Check both databases, of a running or stopped shop: no money or order may be lost or wrong
     ///
     /// Writes nothing. Exits with 0 if everything holds, 1 if something does not, 2 if the
     /// databases can't be read. Works in constant memory; what has to be sorted goes to the
     /// database's own temporary files.
     Audit(Audit),
-    /// Ask a server for a health URL, such as http://127.0.0.1:8080/readyz; fails unless it says yes
+    /// Ask for a health URL, such as http://127.0.0.1:8080/readyz; fails unless the answer is 200
     Health(HealthUrl),
     /// Say where an order is, why, and what to do about it
     ///
@@ -73,7 +73,7 @@ pub enum Command {
         /// The page of a command, such as `dead-letters retry`, in place of the main one
         command: Vec<String>,
     },
-    /// Load a running shop with orders and say how fast it was
+    /// Load a running shop with orders and print how fast it was
     Bench(gozon_bench::Args),
 }
 

@@ -69,7 +69,7 @@ struct Chosen {
     which: Which,
 }
 
-/// The filters: what is listed must match all that is given.
+/// The filters; a dead letter must match all that are given.
 #[derive(Args, Debug)]
 struct Which {
     /// Of this topic, such as payment.requested
@@ -91,7 +91,7 @@ struct Which {
     place: Place,
 }
 
-/// Where to look, and how to answer.
+/// Which databases to read, and the format of the answer.
 #[derive(Args, Debug)]
 struct Place {
     /// Only this one of the two databases

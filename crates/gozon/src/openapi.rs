@@ -24,7 +24,7 @@ const GATEWAY_ANSWERS_TO_BODIES: [(&str, &str); 4] = [
     ("501", "`unsupported_transfer_encoding`"),
 ];
 
-/// What the services say of themselves, in one document.
+/// The documents of all services, merged.
 pub fn merged() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Gozon")

@@ -15,7 +15,7 @@ use crate::{
     process::{self, Server, stop_on_signal},
 };
 
-/// How many users the rate limit remembers.
+/// Number of users whose request rate is remembered.
 const RATED_USERS: usize = 100_000;
 
 /// `gozon gateway`.

@@ -1,7 +1,7 @@
 //! Events that travel together: one row of the outbox, one message of a broker that carries batches,
 //! one row of the inbox.
 //!
-//! A row or a message costs a database or a broker about the same whatever its size, so the unit of
+//! A row or a message costs a database or a broker about the same for every size, so the unit of
 //! both is the batch, in the JSON batch format of CloudEvents. An event that is alone travels as
 //! itself.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format>

@@ -1,7 +1,11 @@
 //! The envelope of every event: CloudEvents 1.0 in structured JSON mode.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
 
-use std::{borrow::Cow, fmt::Display, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+    sync::Arc,
+};
 
 use gozon_contract::{Timestamp, TraceParent};
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
@@ -208,7 +212,11 @@ pub(crate) fn digest(parts: &[&[u8]]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hex = String::with_capacity(32);
+    for byte in &hash.finalize()[..16] {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 #[cfg(test)]

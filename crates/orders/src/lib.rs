@@ -1,5 +1,5 @@
 //! The orders service: placing orders, reading them, hearing how their payment ended, and telling
-//! whoever is watching.
+//! the clients that watch.
 
 mod apply;
 mod get;

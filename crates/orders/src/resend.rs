@@ -1,7 +1,7 @@
 //! Orders that stay NEW are asked for again.
 //!
 //! Nothing of ours loses a request. But a broker may lose its data, an operator may purge a queue, and
-//! both databases may be restored to an instant. Whatever the cause: payments answers a request again
+//! both databases may be restored to an instant. In each case payments answers a request again
 //! that it has answered before, and pays one that it has never seen.
 //!
 //! Each order is looked at once, when it has reached the age; those that are NEW then are asked for,

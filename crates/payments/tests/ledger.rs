@@ -1,4 +1,4 @@
-//! What must be true of the pure core, whatever it is asked.
+//! Properties of the pure core that hold for all requests.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

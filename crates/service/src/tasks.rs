@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub enum Stage {
     /// Answers what was accepted.
     Requests,
-    /// Sends what was committed; whoever receives it is still there.
+    /// Sends what was committed; its receivers still run.
     Relays,
     /// Finishes what was received.
     Inboxes,
@@ -53,8 +53,8 @@ impl Tasks {
         });
     }
 
-    /// Cancelled when a loop has ended that should not have: the process is to end, so that whoever
-    /// supervises it starts it anew.
+    /// Cancelled when a loop has ended that should not have: the process must end, so that its
+    /// supervisor starts it anew.
     pub fn failed(&self) -> CancellationToken {
         self.failed.clone()
     }

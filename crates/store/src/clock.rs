@@ -1,6 +1,6 @@
 //! The time of a database, which is the time of everything that is stored in it.
 //!
-//! Machines disagree about the time, and some are wrong by days. Whatever is stored, compared or
+//! Machines disagree about the time, and some are wrong by days. All that is stored, compared or
 //! purged uses the time of the one database that all instances of a service share, plus a correction
 //! that is stored in it. A process measures it when it starts and every few seconds, and goes on by
 //! its own monotonic clock in between.

@@ -19,11 +19,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The settings of a session, each said `set …` when a connection is made and `set local …` when a
 /// transaction that may write begins: behind a transaction pooler that may be on another connection.
 ///
-/// Plans: tables that go from empty to millions of rows within a minute would be stuck with the
-/// generic plan made for the empty table, so a batch gets a plan of its own. All that we write or
-/// look up is found by its key, in batches that are small beside their tables. The planner believes
-/// in statistics that may be a minute old, when the table was empty; it would then read the whole
-/// table for each batch. So it is left no other plan than by the key.
+/// Plans: planning one of our statements takes longer than running it for a small batch, so each is
+/// planned once per connection. A plan that is made while the tables are empty must be good when they
+/// are not: all that we write or look up is found by its key, in batches that are small beside their
+/// tables. So no plan is left but by the key, and the costs of pages are set so low that looking up
+/// each of a batch is always cheaper than reading a table of more than some twenty rows; PostgreSQL
+/// takes a table that it has never analysed for a larger one, and analyses none with fewer than fifty
+/// by itself.
 ///
 /// Limits, kept by the server even when this process is gone: who waits for a lock for longer than
 /// `lock_timeout` leaves those rows for later, so that the other rows of its batch need not wait;
@@ -32,13 +34,17 @@ macro_rules! settings {
     ($set:literal) => {
         concat!(
             $set,
-            " plan_cache_mode = force_custom_plan; ",
+            " plan_cache_mode = force_generic_plan; ",
             $set,
             " enable_seqscan = off; ",
             $set,
             " enable_hashjoin = off; ",
             $set,
             " enable_mergejoin = off; ",
+            $set,
+            " random_page_cost = 0.01; ",
+            $set,
+            " seq_page_cost = 0.01; ",
             $set,
             " lock_timeout = '250ms'; ",
             $set,
@@ -60,6 +66,7 @@ const SNAPSHOT: &str = "begin isolation level repeatable read read only; \
                         set local plan_cache_mode = force_custom_plan; \
                         set local enable_seqscan = on; set local enable_hashjoin = on; \
                         set local enable_mergejoin = on; \
+                        set local random_page_cost = default; set local seq_page_cost = default; \
                         set local lock_timeout = 0; set local statement_timeout = 0; \
                         set local idle_in_transaction_session_timeout = 0";
 

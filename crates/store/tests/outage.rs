@@ -173,7 +173,7 @@ async fn every_statement_is_planned_for_its_data() {
     drop((optimistic, locking));
     let mut read = db.read().await.unwrap();
     for reader in [tx.reader(), &mut read, &mut snapshot] {
-        assert_eq!(setting(reader, "plan_cache_mode").await, "force_custom_plan");
+        assert_eq!(setting(reader, "plan_cache_mode").await, "force_generic_plan");
     }
 }
 

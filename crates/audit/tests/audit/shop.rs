@@ -87,7 +87,7 @@ impl Shop {
         shop.order(CLARA, 4, 10, "CANCELLED", Some("no_account")).await;
         shop.payment(CLARA, 4, 10, Some("no_account"), LONG_AGO).await;
 
-        // Whatever explains that an order is NEW.
+        // All that can explain that an order is NEW.
         shop.order(ANNA, 5, 10, "NEW", None).await;
         send(&shop.orders.db(), 5, REQUEST).await;
         shop.order(ANNA, 6, 10, "NEW", None).await;

@@ -127,7 +127,7 @@ impl Kafka {
             // What is there goes out in one request to each partition.
             .set("linger.ms", "1")
             .set("compression.type", "lz4")
-            // As Java clients partition, for whoever joins or produces from elsewhere.
+            // As Java clients partition, so that other producers agree with us.
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.kbytes", "16384");
         let producer = Arc::new(Producer::new(&config)?);

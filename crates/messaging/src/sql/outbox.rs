@@ -154,6 +154,7 @@ pub(crate) async fn claim(
 
 #[derive(sqlx::FromRow)]
 struct OldRow {
+    available_at: i64,
     id: String,
     topic: String,
     body: String,
@@ -170,7 +171,7 @@ pub(crate) async fn adopt(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<()>
                 order by available_at, id limit $2 {skip_locked}
              )
              delete from outbox where (available_at, id) in (select available_at, id from due)
-             returning id, topic, body, created_at",
+             returning available_at, id, topic, body, created_at",
         )
         .bind(now.micros())
         .bind(limit)
@@ -179,19 +180,19 @@ pub(crate) async fn adopt(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<()>
     if old.is_empty() {
         return Ok(());
     }
-    let adopt = |(n, old): (usize, OldRow)| OutboxRow {
+    let adopt = |old: OldRow| OutboxRow {
         available_at: now,
         created_at: Timestamp::from_micros(old.created_at),
         attempts: 0,
         events: 1,
         // The old table held one event twice if it was sent twice, at different instants.
         batch: Batch {
-            id: format!("{}/{}/{n}", old.id, now.micros()),
+            id: format!("{}/{}", old.id, old.available_at),
             topic: old.topic,
             body: old.body.into_bytes().into(),
         },
     };
-    let rows: Vec<_> = old.into_iter().enumerate().map(adopt).collect();
+    let rows: Vec<_> = old.into_iter().map(adopt).collect();
     tx.run_all(vec![insert(&rows)]).await.map(drop)
 }
 

@@ -65,7 +65,8 @@ async fn unreadable_event_gets_the_same_attempts(test: TestDb) {
 async fn panic_fails_only_its_own_event(test: TestDb) {
     let service = Service::new(test).await;
     let inbox = service.inbox();
-    service.use_case.will("b", Fate::Panics, 3);
+    // Together, with its delivery, together with what was taken in, and by itself.
+    service.use_case.will("b", Fate::Panics, 4);
     let neighbours = [service.alone("z"), service.delivery("1", &["a", "b", "c"])];
     assert!(deliver(&inbox, &neighbours).await);
     assert_eq!(service.effects().await, [id("z")]);

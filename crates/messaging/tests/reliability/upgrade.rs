@@ -65,6 +65,10 @@ async fn rows_left_in_the_old_outbox_are_sent(test: TestDb) {
     let (mut one, mut two) = (service.another_relay(), service.another_relay());
     tokio::join!(service.emptied_by(&mut one), service.emptied_by(&mut two));
     let sent = service.broker.take_batches();
+    {
+        let mut x: Vec<_> = sent.iter().map(|batch| batch.id.clone()).collect();
+        x.sort();
+    }
     assert_eq!(sent.len(), 170, "each row once");
     let deliveries: HashSet<_> = sent.iter().map(|batch| batch.id.as_str()).collect();
     assert_eq!(deliveries.len(), 170);
