@@ -26,9 +26,8 @@ pub fn payment_requested(order: &truth::Order) -> Message {
         user_id: order.user_id.into(),
         amount: Money::try_from(order.amount).expect("an amount"),
     };
-    let (topic, now) = (PAYMENT_REQUESTED.name, Clock::system().now());
-    let user = order.user_id;
-    Event::about(order.id, topic, ORDERS_SOURCE, user, now, None, data).into_message()
+    let topic = PAYMENT_REQUESTED.name;
+    event(topic, ORDERS_SOURCE, order.id, order.user_id, data)
 }
 
 /// The result of a payment, as it was sent.
@@ -40,7 +39,6 @@ pub fn payment_settled(payment: &truth::Payment) -> Message {
         user_id: payment.user_id.into(),
         outcome: reason.map_or(Outcome::Paid, |reason| Outcome::Declined { reason }),
     };
-    let (topic, now) = (PAYMENT_SETTLED.name, Clock::system().now());
-    let (order, user) = (payment.order_id, payment.user_id);
-    Event::about(order, topic, PAYMENTS_SOURCE, user, now, None, data).into_message()
+    let topic = PAYMENT_SETTLED.name;
+    event(topic, PAYMENTS_SOURCE, payment.order_id, payment.user_id, data)
 }
