@@ -6,7 +6,9 @@ use gozon_contract::{
     CancelReason, Clock, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
     PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, RandomSource, Topic,
 };
-use gozon_messaging::{Broker, Event, Message};
+use gozon_messaging::{Batch, Broker, Event};
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Shop, truth};
 
@@ -20,7 +22,7 @@ pub fn broker_of(shop: &Shop) -> Arc<dyn Broker> {
 }
 
 /// The request for an order's payment, as it was sent.
-pub fn payment_requested(order: &truth::Order) -> Message {
+pub fn payment_requested(order: &truth::Order) -> Batch {
     let data = PaymentRequested {
         order_id: order.id.into(),
         user_id: order.user_id.into(),
@@ -31,7 +33,7 @@ pub fn payment_requested(order: &truth::Order) -> Message {
 }
 
 /// The result of a payment, as it was sent.
-pub fn payment_settled(payment: &truth::Payment) -> Message {
+pub fn payment_settled(payment: &truth::Payment) -> Batch {
     let reason = payment.decline_reason.as_deref();
     let reason = reason.map(|reason| reason.parse::<CancelReason>().expect("a reason"));
     let data = PaymentSettled {
@@ -41,4 +43,18 @@ pub fn payment_settled(payment: &truth::Payment) -> Message {
     };
     let topic = PAYMENT_SETTLED.name;
     event(topic, PAYMENTS_SOURCE, payment.order_id, payment.user_id, data)
+}
+
+fn event<T: Serialize>(topic: &str, source: &str, order: Uuid, user: Uuid, data: T) -> Batch {
+    let event = Event {
+        topic,
+        source,
+        subject: order,
+        partition_key: user,
+        time: Clock::system().now(),
+        traceparent: None,
+        data,
+    };
+    let message = event.to_message();
+    Batch { id: message.id, topic: message.topic, body: message.body }
 }
