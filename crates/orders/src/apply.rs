@@ -50,7 +50,9 @@ impl UseCase for ApplyResults {
         let changed = move_on(&orders, results.into_values(), self.clock.now())?;
 
         let mut outgoing = Outgoing::default();
-        changed.iter().for_each(|(order, trace)| outgoing.push(&order_changed(order, *trace)));
+        for (order, trace) in &changed {
+            outgoing.push(&order_changed(order, *trace));
+        }
         let writes = if changed.is_empty() { Vec::new() } else { vec![sql::move_orders(&changed)] };
         let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
         Ok(Decision {
