@@ -92,6 +92,11 @@ limit: ## Measure what the durable rows of an order cost alone, with and without
 	bench/limit sqlite
 	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'
 
+.PHONY: sockets
+sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for the long run)
+	cargo build --release --package gozon
+	bench/sockets --sockets $(or $(SOCKETS),10000) --seconds $(or $(SECONDS),20)
+
 .PHONY: microbench
 microbench: ## Time the settle core, the store's batches and the envelope
 	cargo bench --package gozon-payments --bench settle

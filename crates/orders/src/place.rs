@@ -15,7 +15,7 @@ use gozon_store::Reader;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{recent::Recent, service::App, sql, stream::Hub};
+use crate::{recent::Recent, service::App, sql, stream::Subscriptions};
 
 /// What to order.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -36,7 +36,7 @@ pub(crate) struct Placement {
 /// Places orders.
 pub(crate) struct PlaceOrders {
     pub(crate) recent: Recent,
-    pub(crate) hub: Hub,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 #[async_trait]
@@ -63,11 +63,11 @@ impl UseCase for PlaceOrders {
             writes: vec![sql::insert_orders(&orders)],
             outgoing,
             after_commit: Some({
-                let (recent, hub) = (self.recent.clone(), self.hub.clone());
+                let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
                 Box::new(move || {
                     recent.remember(&orders);
                     for (order, trace) in orders.iter().zip(traces) {
-                        hub.placed(order, trace);
+                        subscriptions.placed(order, trace);
                     }
                 })
             }),

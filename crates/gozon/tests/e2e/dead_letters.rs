@@ -1,7 +1,7 @@
 //! Messages that were given up on, and what a person does about them.
 
 use gozon_contract::PAYMENT_REQUESTED;
-use gozon_messaging::Message;
+use gozon_messaging::Batch;
 use gozon_store::Db;
 use serde_json::{Value, json};
 
@@ -46,10 +46,9 @@ async fn settle_one(user: &User) -> String {
 async fn poison_is_set_aside(combo: Combo) {
     let shop = Shop::on(combo).await;
     let user = shop.new_user().with_balance(100).await;
-    let poison = |id: &str, body: &[u8]| Message {
+    let poison = |id: &str, body: &[u8]| Batch {
         id: id.to_owned(),
         topic: PAYMENT_REQUESTED.name.to_owned(),
-        key: user.id.to_string(),
         body: body.into(),
     };
     let messages = [
@@ -104,7 +103,7 @@ async fn a_late_retry_debits_nothing_twice(combo: Combo) {
     settle_one(&user).await;
     let before = shop.quiet().await;
     let message = payment_requested(&before.orders[0]);
-    give_up_on(&shop.payments_url, &message).await;
+    give_up_on(&shop.payments_url, &message, &user).await;
     truth::forget_inboxes(&shop.orders_url, &shop.payments_url).await;
     assert_eq!(listed(&shop).await[0]["id"], message.id);
 
@@ -119,7 +118,7 @@ async fn a_late_retry_debits_nothing_twice(combo: Combo) {
     assert_eq!(after.entries, before.entries);
 }
 
-async fn give_up_on(url: &str, message: &Message) {
+async fn give_up_on(url: &str, message: &Batch, user: &User) {
     let db = Db::open(url, 1).expect("a database URL");
     let mut tx = db.begin().await.expect("a connection");
     tx.query(
@@ -129,7 +128,7 @@ async fn give_up_on(url: &str, message: &Message) {
     )
     .bind(message.id.as_str())
     .bind(message.topic.as_str())
-    .bind(message.key.as_str())
+    .bind(user.id.to_string())
     .bind(&*message.body)
     .execute()
     .await

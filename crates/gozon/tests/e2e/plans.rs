@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use gozon_store::Db;
+use gozon_store::{Db, Select};
 
 use crate::harness::{Combo, Plan, at_once};
 
@@ -69,10 +69,10 @@ async fn rows_read(url: &str) -> BTreeMap<String, (i64, i64)> {
     let db = Db::open(url, 1).expect("a database URL");
     let mut tx = db.read().await.expect("a connection");
     let rows: Vec<(String, i64, i64)> = tx
-        .query(
+        .query(Select::new(
             "select relname::text, seq_tup_read, coalesce(idx_tup_fetch, 0)
              from pg_stat_user_tables where relname in ('orders', 'payments', 'entries', 'inbox')",
-        )
+        ))
         .fetch_all()
         .await
         .expect("statistics");

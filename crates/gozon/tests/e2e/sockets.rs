@@ -88,7 +88,7 @@ async fn sockets_are_told_when_the_server_stops(combo: Combo) {
         process.ask_to_stop();
     }
     for mut live in sockets {
-        assert_eq!(live.end().await, Some(1001));
+        assert_eq!(live.end().await, Some(1012));
     }
     for process in shop.processes.iter_mut().filter(|process| process.serves_orders()) {
         process.stopped().await;
@@ -123,7 +123,7 @@ async fn there_is_room_for_so_many(combo: Combo) {
         eventually("there is room again", async || Live::connect(&user).await.ok()).await;
     third.frame().await;
     second.say("x".repeat(5 * 1024)).await;
-    assert_ne!(second.end().await, Some(1000), "too much to say");
+    assert_eq!(second.end().await, Some(1009));
     eventually("there is room again", async || Live::connect(&other).await.ok()).await;
 
     // It needs to be said who asks, and for a WebSocket.

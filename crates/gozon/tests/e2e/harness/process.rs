@@ -119,8 +119,22 @@ impl Process {
 
     /// SIGTERM, and nothing more.
     pub fn ask_to_stop(&self) {
+        self.signal("-TERM");
+    }
+
+    /// SIGSTOP: it does nothing until [`Process::resume`], and its connections stay.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.as_ref().and_then(Child::id).expect("a running process");
-        let sent = std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        let sent = std::process::Command::new("kill").args([signal, &id.to_string()]).status();
         assert!(sent.expect("kill").success(), "{} can't be signalled", self.name);
     }
 

@@ -211,6 +211,12 @@ impl Shop {
         }
     }
 
+    /// The process of this name.
+    pub fn process(&self, name: &str) -> &Process {
+        let process = self.processes.iter().find(|process| process.name == name);
+        process.unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
     /// Where clients come in: at every gateway.
     pub fn doors(&self) -> Vec<Door> {
         let gateways = self.processes.iter().filter(|process| process.is_a_door());

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use gozon_store::{Db, FromRow};
+use gozon_store::{Db, FromRow, Select};
 use uuid::Uuid;
 
 /// Everything that both databases hold.
@@ -172,7 +172,7 @@ impl Truth {
 
 async fn all<T: FromRow>(db: &Db, sql: &'static str) -> Vec<T> {
     let mut tx = db.read().await.expect("a connection");
-    tx.query(sql).fetch_all().await.expect(sql)
+    tx.query(Select::new(sql)).fetch_all().await.expect(sql)
 }
 
 async fn count(db: &Db, sql: &'static str) -> i64 {
