@@ -264,8 +264,8 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::{ORDER_CHANGED, ORDERS_SOURCE};
-    use serde_json::json;
+    use gozon_contract::{Money, ORDERS_SOURCE, OrderStatus};
+    use gozon_messaging::Event;
 
     use super::*;
 
@@ -277,11 +277,25 @@ mod tests {
         (hub, seat)
     }
 
-    fn changed(n: u32) -> Message {
+    fn order(n: u32) -> Order {
         let id = format!("019aa3d9-a47b-774c-8000-{n:012}");
-        let order = json!({ "id": id, "version": 2 });
-        let time = Timestamp::from_micros(1);
-        Event::about(id, ORDER_CHANGED.name, ORDERS_SOURCE, USER, time, None, order).into_message()
+        Order {
+            id: id.parse().unwrap(),
+            user_id: USER.parse().unwrap(),
+            amount: Money::try_from(1).unwrap(),
+            description: "A pin".to_owned().try_into().unwrap(),
+            status: OrderStatus::Finished,
+            cancel_reason: None,
+            version: 2,
+            created_at: Timestamp::from_micros(1),
+            updated_at: Timestamp::from_micros(1),
+        }
+    }
+
+    fn changed(n: u32) -> Message {
+        let (topic, source, data) = (ORDER_CHANGED.name, ORDERS_SOURCE, order(n));
+        let (subject, partition_key, time) = (data.id, data.user_id, data.updated_at);
+        Event { topic, source, subject, partition_key, time, traceparent: None, data }.to_message()
     }
 
     fn told(seat: &mut Seat) -> usize {
@@ -291,7 +305,7 @@ mod tests {
     #[test]
     fn what_is_settled_here_is_told_once_and_before_the_broadcast() {
         let (hub, mut seat) = hub();
-        hub.settled_here(&changed(1));
+        hub.settled_here(&order(1), None);
         assert_eq!(told(&mut seat), 1);
         hub.heard(&changed(1));
         assert_eq!(told(&mut seat), 0);
@@ -311,7 +325,7 @@ mod tests {
     fn who_comes_after_the_commit_hears_the_broadcast_if_nobody_was_there_to_be_told() {
         let (hub, seat) = hub();
         drop(seat);
-        hub.settled_here(&changed(1));
+        hub.settled_here(&order(1), None);
         let mut late = hub.join(USER.parse().unwrap()).unwrap();
         hub.heard(&changed(1));
         assert_eq!(told(&mut late), 1);
@@ -321,8 +335,8 @@ mod tests {
     fn a_large_batch_cuts_no_socket_off() {
         let (hub, mut seat) = hub();
         let batch: Vec<_> = (0..3_000).map(changed).collect();
-        for message in &batch {
-            hub.settled_here(message);
+        for n in 0..3_000 {
+            hub.settled_here(&order(n), None);
         }
         let mut heard = told(&mut seat);
         assert!(heard > 0 && heard < QUEUE / 2, "{heard} at once");
@@ -338,7 +352,7 @@ mod tests {
     fn the_memory_of_what_was_told_is_bounded() {
         let (hub, mut seat) = hub();
         for n in 0..30_000 {
-            hub.settled_here(&changed(n));
+            hub.settled_here(&order(n), None);
             told(&mut seat);
         }
         assert!(hub.told().len() <= TOLD);
