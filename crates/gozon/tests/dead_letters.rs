@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-use gozon_store::migrate;
+use gozon_store::{Select, migrate};
 use gozon_testkit::{TestDb, on_both_databases};
 use serde_json::Value;
 
@@ -54,8 +54,8 @@ async fn with_letters(test: &TestDb, letters: &[(&str, &str)]) {
 }
 
 async fn count(test: &TestDb, sql: &'static str) -> i64 {
-    let mut tx = test.db().read().await.unwrap();
-    tx.query(sql).fetch_one::<(i64,)>().await.unwrap().0
+    let mut reader = test.db().read().await.unwrap();
+    reader.query(Select::new(sql)).fetch_one::<(i64,)>().await.unwrap().0
 }
 
 async fn letters_are_listed_shown_retried_and_discarded(orders: TestDb) {
@@ -88,7 +88,7 @@ async fn letters_are_listed_shown_retried_and_discarded(orders: TestDb) {
 
     let done = json(&run(&["retry", "--error", "in b", "--json"]));
     assert_eq!(done, serde_json::json!({"orders": 1, "payments": 0}));
-    assert_eq!(count(&orders, "select count(*) from outbox where attempts = 0").await, 1);
+    assert_eq!(count(&orders, "select count(*) from outbox_batches where attempts = 0").await, 1);
     assert_eq!(text(&run(&["retry", "a"])), "orders: 1 put back\npayments: 0 put back\n");
     assert_eq!(count(&orders, "select count(*) from inbox_pending").await, 1);
     assert_eq!(text(&run(&["discard", "--all"])), "orders: 1 discarded\npayments: 1 discarded\n");
@@ -96,7 +96,7 @@ async fn letters_are_listed_shown_retried_and_discarded(orders: TestDb) {
 }
 
 #[tokio::test]
-async fn a_database_without_tables_is_a_clear_error() {
+async fn database_without_tables_is_a_clear_error() {
     let (orders, payments) = (TestDb::sqlite(), TestDb::sqlite());
     let output = gozon(&orders, &payments, &["list"]);
     let said = String::from_utf8(output.stderr).unwrap();
