@@ -64,20 +64,20 @@ async fn keep_shopping(orders: Db, payments: Db, orders_to_place: u64) {
         send(&mut tx, id, PAYMENT_SETTLED.name).await;
         tx.commit().await.unwrap();
 
-        run(&orders, "delete from outbox", vec![]).await;
+        run(&orders, "delete from outbox_batches", vec![]).await;
         let finish = "update orders set status = 'FINISHED', version = 2
                       where user_id = $1 and id = $2";
         run(&orders, finish, vec![ANNA.into(), id.into()]).await;
-        run(&payments, "delete from outbox", vec![]).await;
+        run(&payments, "delete from outbox_batches", vec![]).await;
     }
 }
 
 async fn send(tx: &mut gozon_store::Tx, order: Uuid, topic: &str) {
     tx.query(
-        "insert into outbox (available_at, id, topic, partition_key, body, created_at, attempts)
-         values (1, $1, $2, '', '', 1, 0)",
+        "insert into outbox_batches (available_at, id, topic, body, events, created_at, attempts)
+         values (1, $1, $2, $1, 1, 1, 0)",
     )
-    .bind(format!("{order}:{topic}").as_str())
+    .bind(format!(r#"{{"id": "{order}:{topic}"}}"#).as_str())
     .bind(topic)
     .execute()
     .await

@@ -242,8 +242,26 @@ pub async fn run(db: &Db, sql: &'static str, args: Vec<Arg>) {
     tx.commit().await.unwrap();
 }
 
-/// Puts a message into an outbox.
+/// The event about an order, as far as an audit looks at it.
+pub fn event(number: u128, topic: &str) -> String {
+    format!(r#"{{"id": "{}:{topic}"}}"#, order(number))
+}
+
+/// Puts a batch of one event into an outbox.
 pub async fn send(db: &Db, number: u128, topic: &str) {
+    send_batch(db, topic, &event(number, topic), 1).await;
+}
+
+/// Puts a batch into an outbox.
+pub async fn send_batch(db: &Db, topic: &str, body: &str, events: i64) {
+    let sql = "insert into outbox_batches
+                   (available_at, id, topic, body, events, created_at, attempts)
+               values (1, $1, $2, $1, $3, 1, 0)";
+    run(db, sql, vec![body.into(), topic.into(), events.into()]).await;
+}
+
+/// Leaves a message in an outbox, as the release before did.
+pub async fn leave(db: &Db, number: u128, topic: &str) {
     let sql = "insert into outbox
                    (available_at, id, topic, partition_key, body, created_at, attempts)
                values (1, $1, $2, '', '', 1, 0)";

@@ -12,7 +12,7 @@ pub mod truth;
 pub use client::{Door, Reply, User, send};
 pub use live::{Incoming, Live, Seen, Watcher};
 pub use load::{at_once, eventually, soaking};
-pub use messages::{broker_of, payment_requested, payment_settled};
+pub use messages::{alone, broker_of, payment_requested, payment_settled};
 pub use process::{Process, gozon};
 pub use servers::Servers;
 pub use shop::{Combo, Plan, Shop};
