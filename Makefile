@@ -93,10 +93,11 @@ limit: ## Measure what the durable rows of an order cost alone, with and without
 	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'
 
 .PHONY: microbench
-microbench: ## Time the settle core, the store's batches and the envelope
+microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request
 	cargo bench --package gozon-payments --bench settle
 	cargo bench --package gozon-store --bench rows
 	cargo bench --package gozon-messaging --bench envelope
+	cargo bench --package gozon-gateway --bench place
 
 .PHONY: coverage
 coverage: setup ## Line coverage; fails below 85 %
