@@ -98,10 +98,11 @@ sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for t
 	bench/sockets --sockets $(or $(SOCKETS),10000) --seconds $(or $(SECONDS),20)
 
 .PHONY: microbench
-microbench: ## Time the settle core, the store's batches and the envelope
+microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request
 	cargo bench --package gozon-payments --bench settle
 	cargo bench --package gozon-store --bench rows
 	cargo bench --package gozon-messaging --bench envelope
+	cargo bench --package gozon-gateway --bench place
 
 .PHONY: coverage
 coverage: setup ## Line coverage; fails below 85 %
