@@ -67,8 +67,8 @@ services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
 	scripts/services start --two-postgres
 
 .PHONY: soak
-soak: setup ## The long crash and fleet tests
-	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash:: fleet::
+soak: setup ## The long crash, fleet and fault tests (GOZON_SOAK_SECONDS, GOZON_SOAK_RATE, GOZON_TEST_SEED)
+	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash:: fleet:: faults::mixed::
 
 .PHONY: web
 web: web/dist/index.html ## Build the web front end

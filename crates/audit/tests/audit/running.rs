@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_audit::{Options, audit};
+use gozon_audit::{Clocks, Options, audit};
 use gozon_contract::{Clock, OrderId, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, UserId};
 use gozon_store::Db;
 use gozon_testkit::{TestDb, on_both_databases};
@@ -92,15 +92,17 @@ async fn audits_of_a_running_shop_are_clean(db: TestDb) {
     let shopping = tokio::spawn(keep_shopping(shop.orders.another(), shop.payments.another(), 300));
     let options = Options {
         new_age_limit: Duration::ZERO,
+        message_age_limit: Duration::MAX,
         max_findings: 10,
         pause: Duration::ZERO,
         count_first: false,
     };
+    let clocks = Clocks { orders: Clock::system(), payments: Clock::system() };
     let mut audits = 0;
     loop {
         let over = shopping.is_finished();
         let (orders, payments) = (shop.orders.db(), shop.payments.db());
-        let report = audit(&orders, &payments, &Clock::system(), &options, |_| {}).await.unwrap();
+        let report = audit(&orders, &payments, &clocks, &options, |_| {}).await.unwrap();
         assert!(report.ok, "audit {audits}: {report}");
         audits += 1;
         if over {

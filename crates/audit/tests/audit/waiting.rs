@@ -1,10 +1,12 @@
 //! Orders that are still NEW: check 5.
 
-use gozon_audit::Kind::{DeadRequest, DeadResult, RequestLost, ResultLost};
+use gozon_audit::Kind::{
+    DeadRequest, DeadResult, RequestLost, ResultLost, StuckRequest, StuckResult,
+};
 use gozon_testkit::{TestDb, on_both_databases};
 
 use crate::shop::{
-    ANNA, BORIS, JUST_NOW, LONG_AGO, REQUEST, RESULT, Shop, about, args, bury, event, leave,
+    ANNA, BORIS, JUST_NOW, LONG_AGO, NOW, REQUEST, RESULT, Shop, about, args, bury, event, leave,
     receive, send, send_batch,
 };
 
@@ -78,6 +80,29 @@ async fn event_waits_wherever_it_is_kept(db: TestDb) {
     shop.expect(&[]).await;
 }
 
+async fn message_that_waits_too_long_is_stuck(db: TestDb) {
+    let shop = Shop::healthy(db).await;
+    let hours_ago = || vec![(NOW - 3 * 3_600_000_000).into()];
+    shop.in_orders("update outbox_batches set created_at = $1", hours_ago()).await;
+    shop.in_payments("update inbox_pending set received_at = $1", hours_ago()).await;
+    shop.expect(&[about(StuckRequest, ANNA, 5), about(StuckRequest, ANNA, 6)]).await;
+    // A younger copy does not bring the old one on its way.
+    send(&shop.orders.db(), 6, REQUEST).await;
+    shop.in_payments("update outbox_batches set created_at = $1", hours_ago()).await;
+    shop.in_orders("update inbox_pending set received_at = $1", hours_ago()).await;
+    shop.expect(&[
+        about(StuckRequest, ANNA, 5),
+        about(StuckRequest, ANNA, 6),
+        about(StuckResult, BORIS, 7),
+        about(StuckResult, BORIS, 8),
+    ])
+    .await;
+    let report = shop.audit().await;
+    let said = report.checks[4].findings.iter().map(|finding| finding.detail.as_str());
+    assert!(said.clone().any(|detail| detail.contains("10800 s in orders.outbox")));
+    assert!(said.clone().any(|detail| detail.contains("10800 s in payments.inbox_pending")));
+}
+
 on_both_databases!(
     lost_request_is_found,
     lost_result_is_found,
@@ -86,4 +111,5 @@ on_both_databases!(
     dead_letters_are_warnings,
     foreign_events_explain_nothing,
     event_waits_wherever_it_is_kept,
+    message_that_waits_too_long_is_stuck,
 );
