@@ -13,13 +13,14 @@ use gozon_contract::{
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
 use gozon_store::Reader;
 
-use crate::{recent::Recent, sql, stream::Subscriptions};
+use crate::{recent::Recent, sql, stream::Subscriptions, unsettled::Intake};
 
 /// Applies the results of payments.
 pub(crate) struct ApplyResults {
     pub(crate) clock: Clock,
     pub(crate) recent: Recent,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) intake: Intake,
 }
 
 #[async_trait]
@@ -55,12 +56,14 @@ impl UseCase for ApplyResults {
         }
         let writes = if changed.is_empty() { Vec::new() } else { vec![sql::move_orders(&changed)] };
         let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
+        let intake = self.intake.clone();
         Ok(Decision {
             replies: vec![(); events.len()],
             writes,
             outgoing,
             after_commit: Some(Box::new(move || {
                 recent.forget(changed.iter().map(|(order, _)| order.id));
+                intake.settled(changed.iter().map(|(order, _)| order));
                 let took = metrics::histogram!("gozon_order_settle_seconds");
                 for (order, trace) in &changed {
                     took.record(order.updated_at.since(order.created_at).as_secs_f64());

@@ -10,6 +10,8 @@ mod resend;
 mod service;
 mod sql;
 mod stream;
+mod unsettled;
 
+pub use resend::ask_again;
 pub use service::{MIGRATIONS, Orders, Settings, TOPICS, openapi};
 pub use stream::StreamLimits;

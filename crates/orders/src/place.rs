@@ -10,7 +10,7 @@ use gozon_contract::{
 };
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem, RequestContext};
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, UseCase};
-use gozon_service::IdempotencyKey;
+use gozon_service::{IdempotencyKey, find_answer};
 use gozon_store::Reader;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -111,7 +111,7 @@ pub(crate) fn payment_requested(
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation_failed`, `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`, `too_many_unsettled`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn place(
@@ -126,6 +126,14 @@ pub(crate) async fn place(
     let (amount, description) = fields.finish(amount.zip(description))?;
     let request = NewOrder { amount, description };
     let key = IdempotencyKey::of(&headers, "POST /orders", &request)?;
+    if let Err(closed) = app.intake.check() {
+        // A repeat of an order that was placed is no new one.
+        let placed = match &key {
+            Some(key) => find_answer(&app.db, user_id, key).await?,
+            None => None,
+        };
+        return placed.ok_or(closed);
+    }
 
     let now = app.clock.now();
     let order = Order {

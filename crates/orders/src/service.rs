@@ -24,6 +24,7 @@ use crate::{
     recent::Recent,
     resend::Resend,
     stream::{self, Listener, StreamLimits, Subscriptions},
+    unsettled::{Intake, Unsettled},
 };
 
 const NAME: &str = "orders";
@@ -54,6 +55,8 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) random: RandomSource,
     pub(crate) place: GroupCommit<Placement>,
+    /// Whether new orders are taken.
+    pub(crate) intake: Intake,
     pub(crate) subscriptions: Subscriptions,
     /// Closes the live clients.
     pub(crate) streams_stop: CancellationToken,
@@ -66,6 +69,8 @@ pub struct Settings {
     pub stream: StreamLimits,
     /// How long an order stays NEW until its payment is asked for again; `None` for ever.
     pub resend_after: Option<Duration>,
+    /// No new orders are taken while the oldest one has waited longer for its payment.
+    pub max_unsettled: Option<Duration>,
 }
 
 /// A running orders service.
@@ -111,8 +116,13 @@ impl Orders {
             Wiring::new(NAME, db.clone(), Arc::clone(&broker), time, random.clone(), tasks);
         let place = PlaceOrders { recent: recent.clone(), subscriptions: subscriptions.clone() };
         let place = wiring.group_commit("orders", place);
-        let apply =
-            ApplyResults { clock: clock.clone(), recent, subscriptions: subscriptions.clone() };
+        let intake = Intake::default();
+        let apply = ApplyResults {
+            clock: clock.clone(),
+            recent,
+            subscriptions: subscriptions.clone(),
+            intake: intake.clone(),
+        };
         wiring.inbox(PAYMENT_SETTLED, apply);
         let listening = Arc::new(AtomicBool::new(false));
         let listener = Listener {
@@ -132,10 +142,16 @@ impl Orders {
             let stop = tasks.stop_token(Stage::Requests);
             tasks.spawn(Stage::Requests, "resend", resend.run(stop));
         }
+        if let Some(limit) = settings.max_unsettled {
+            let unsettled = Unsettled::new(wiring.context.clone(), limit, intake.clone());
+            let stop = tasks.stop_token(Stage::Requests);
+            tasks.spawn(Stage::Requests, "unsettled", unsettled.run(stop));
+        }
         let health =
             wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 
-        let app = App { db, clock, random: random.clone(), place, subscriptions, streams_stop };
+        let app =
+            App { db, clock, random: random.clone(), place, intake, subscriptions, streams_stop };
         let (api, document) = endpoints().split_for_parts();
         let routes =
             api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));

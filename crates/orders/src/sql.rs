@@ -170,6 +170,24 @@ pub(crate) async fn new_orders(
     raw.into_iter().map(Order::try_from).collect()
 }
 
+/// When the oldest of the orders that are NEW and were created from `from` to `until` was created.
+pub(crate) async fn oldest_new(
+    reader: &mut Reader,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<Option<Timestamp>> {
+    let (oldest,): (Option<i64>,) = reader
+        .query(select!(
+            "select min(created_at) from orders
+             where created_at >= $1 and created_at <= $2 and status = 'NEW'"
+        ))
+        .bind(from.micros())
+        .bind(until.micros())
+        .fetch_one()
+        .await?;
+    Ok(oldest.map(Timestamp::from_micros))
+}
+
 /// The orders with these keys, as far as there are any; locked until the transaction ends, if it
 /// locks.
 pub(crate) async fn orders_of(

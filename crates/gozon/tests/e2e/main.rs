@@ -30,6 +30,7 @@ mod bad_input;
 mod crash;
 mod dead_letters;
 mod duplicates;
+mod faults;
 mod fleet;
 mod idempotency;
 mod isolation;

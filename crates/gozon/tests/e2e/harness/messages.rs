@@ -6,9 +6,7 @@ use gozon_contract::{
     CancelReason, Clock, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
     PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, RandomSource, Topic,
 };
-use gozon_messaging::{Batch, Broker, Event};
-use serde::Serialize;
-use uuid::Uuid;
+use gozon_messaging::{Batch, Broker, Event, Message};
 
 use super::{Shop, truth};
 
@@ -22,18 +20,19 @@ pub fn broker_of(shop: &Shop) -> Arc<dyn Broker> {
 }
 
 /// The request for an order's payment, as it was sent.
-pub fn payment_requested(order: &truth::Order) -> Batch {
+pub fn payment_requested(order: &truth::Order) -> Message {
     let data = PaymentRequested {
         order_id: order.id.into(),
         user_id: order.user_id.into(),
         amount: Money::try_from(order.amount).expect("an amount"),
     };
-    let topic = PAYMENT_REQUESTED.name;
-    event(topic, ORDERS_SOURCE, order.id, order.user_id, data)
+    let (topic, source, time) = (PAYMENT_REQUESTED.name, ORDERS_SOURCE, Clock::system().now());
+    let (subject, partition_key) = (order.id, order.user_id);
+    Event { topic, source, subject, partition_key, time, traceparent: None, data }.to_message()
 }
 
 /// The result of a payment, as it was sent.
-pub fn payment_settled(payment: &truth::Payment) -> Batch {
+pub fn payment_settled(payment: &truth::Payment) -> Message {
     let reason = payment.decline_reason.as_deref();
     let reason = reason.map(|reason| reason.parse::<CancelReason>().expect("a reason"));
     let data = PaymentSettled {
@@ -41,20 +40,12 @@ pub fn payment_settled(payment: &truth::Payment) -> Batch {
         user_id: payment.user_id.into(),
         outcome: reason.map_or(Outcome::Paid, |reason| Outcome::Declined { reason }),
     };
-    let topic = PAYMENT_SETTLED.name;
-    event(topic, PAYMENTS_SOURCE, payment.order_id, payment.user_id, data)
+    let (topic, source, time) = (PAYMENT_SETTLED.name, PAYMENTS_SOURCE, Clock::system().now());
+    let (subject, partition_key) = (payment.order_id, payment.user_id);
+    Event { topic, source, subject, partition_key, time, traceparent: None, data }.to_message()
 }
 
-fn event<T: Serialize>(topic: &str, source: &str, order: Uuid, user: Uuid, data: T) -> Batch {
-    let event = Event {
-        topic,
-        source,
-        subject: order,
-        partition_key: user,
-        time: Clock::system().now(),
-        traceparent: None,
-        data,
-    };
-    let message = event.to_message();
-    Batch { id: message.id, topic: message.topic, body: message.body }
+/// An event by itself, in a delivery with this id.
+pub fn alone(id: String, event: Message) -> Batch {
+    Batch { id, topic: event.topic, body: event.body }
 }
