@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use gozon_audit::{AuditError, Clocks, MAX_LOST, Options, Progress, Report};
-use gozon_contract::RandomSource;
+use gozon_contract::{OrderId, RandomSource, UserId};
 use gozon_store::{DatabaseClock, Db};
 
 use crate::{
@@ -75,7 +75,9 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
 /// Asks again for the payment of the orders that were found lost, and says so on standard error: the
 /// report may be read by a machine.
 async fn repair(args: &Audit, report: &Report) -> anyhow::Result<()> {
-    let keys: Vec<_> = report.lost.iter().map(|&(user, order)| (user.into(), order.into())).collect();
+    let lost = report.lost.iter();
+    let keys: Vec<(UserId, OrderId)> =
+        lost.map(|&(user, order)| (user.into(), order.into())).collect();
     let mut asked = 0;
     if !keys.is_empty() {
         let orders = open("orders", &args.databases.orders_url(), 1)?;
