@@ -3,7 +3,7 @@
 
 use super::id_of;
 use crate::harness::{
-    Combo, Plan, Postgres, Servers, Shop, Truth, at_once, eventually, gozon, truth,
+    Combo, Postgres, Servers, Shop, Truth, at_once, eventually, gozon, truth,
 };
 
 /// Runs something on a database that nobody may be connected to.
@@ -47,6 +47,7 @@ async fn restored_databases_settle_after_a_repair() {
     }
 
     let (_, prefix) = shop.broker_url.split_once("prefix=").expect("a prefix");
+    let prefix = prefix.to_owned();
     let purge = async |topic: &str| {
         servers.rabbitmqctl(&["purge_queue", &format!("{prefix}{topic}")]).await;
     };
