@@ -208,9 +208,7 @@ impl Case {
     fn waiting(&self, order: &OrderRow, now: Now, limits: Limits) -> Option<Finding> {
         let (age, message, name) = match &self.payments.first {
             None => (now.age(Side::Orders, order.created_at), self.request, "request"),
-            Some(payment) => {
-                (now.age(Side::Payments, payment.created_at), self.result, "result")
-            }
+            Some(payment) => (now.age(Side::Payments, payment.created_at), self.result, "result"),
         };
         if age <= limits.new_order {
             return None;

@@ -246,9 +246,11 @@ impl Report {
             check.ok = false;
             self.ok = false;
         }
-        if let (true, Some(user), Some(order)) =
-            (finding.kind.is_lost() && self.lost.len() < MAX_LOST, finding.user_id, finding.order_id)
-        {
+        if let (true, Some(user), Some(order)) = (
+            finding.kind.is_lost() && self.lost.len() < MAX_LOST,
+            finding.user_id,
+            finding.order_id,
+        ) {
             self.lost.push((user, order));
         }
         *check.counts.entry(finding.kind).or_default() += 1;

@@ -294,10 +294,11 @@ mod tests {
                     assert_eq!(variable.to_str(), Some(expected.as_str()));
                 } else {
                     // What is asked of a tool once is not a setting.
-                    let asked = ["all", "cursor", "database", "error", "json", "key", "limit", "repair"]
-                        .into_iter()
-                        .chain(["since", "topic", "until", "help", "version"])
-                        .any(|name| name == flag);
+                    let asked =
+                        ["all", "cursor", "database", "error", "json", "key", "limit", "repair"]
+                            .into_iter()
+                            .chain(["since", "topic", "until", "help", "version"])
+                            .any(|name| name == flag);
                     assert!(asked, "--{flag} of {} has no variable", command.get_name());
                 }
             }

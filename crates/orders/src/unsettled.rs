@@ -139,9 +139,7 @@ impl Unsettled {
 
 #[cfg(test)]
 mod tests {
-    use gozon_contract::{
-        Clock, Description, Money, OrderId, OrderStatus, RandomSource, UserId,
-    };
+    use gozon_contract::{Clock, Description, Money, OrderId, OrderStatus, RandomSource, UserId};
     use gozon_messaging::broker::Memory;
     use gozon_store::migrate;
     use gozon_testkit::{TestDb, on_both_databases};
@@ -218,7 +216,10 @@ mod tests {
         let second = shop.place().await;
         assert!(!shop.open_after(LIMIT).await);
         shop.settle(&first).await;
-        assert!(!shop.open_after(Duration::from_secs(5)).await, "the second waits for too long too");
+        assert!(
+            !shop.open_after(Duration::from_secs(5)).await,
+            "the second waits for too long too"
+        );
         shop.settle(&second).await;
         assert!(shop.open_after(Duration::ZERO).await);
         assert!(shop.open_after(LIMIT * 100).await);

@@ -99,7 +99,8 @@ impl DatabaseClock {
         let expected = self.clock.now().minus(measured.at.elapsed());
         let ahead = measured.now.micros().saturating_sub(expected.micros());
         let known = self.correction.swap(measured.correction, Ordering::Relaxed);
-        let jumped = ahead.unsigned_abs() > u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX);
+        let jumped =
+            ahead.unsigned_abs() > u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX);
         if !jumped || known != measured.correction {
             if jumped {
                 tracing::warn!(seconds = ahead / 1_000_000, "another process has set the time");

@@ -128,12 +128,7 @@ fn settled(report: &OrderReport, payment: &Payment) -> Verdict {
 }
 
 /// Why an order is still NEW: its request, or after the payment its result, is on its way.
-fn waiting(
-    report: &OrderReport,
-    order: &Order,
-    payment: Option<&Payment>,
-    now: Now,
-) -> Verdict {
+fn waiting(report: &OrderReport, order: &Order, payment: Option<&Payment>, now: Now) -> Verdict {
     let (topic, name, since, from, to) = match payment {
         None => {
             let topic = PAYMENT_REQUESTED.name;

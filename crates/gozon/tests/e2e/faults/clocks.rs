@@ -187,7 +187,8 @@ async fn a_database_whose_time_jumps_purges_nothing() {
     sleep(Duration::from_secs(8)).await;
     for door in ["orders-1", "orders-2"] {
         let order = user.at(&shop.door_of(door)).place(10).await;
-        let created: Timestamp = serde_json::from_value(order["created_at"].clone()).expect("a time");
+        let created: Timestamp =
+            serde_json::from_value(order["created_at"].clone()).expect("a time");
         let now = Clock::system().now();
         assert!(created.since(now) < FAR && now.since(created) < FAR, "{door} says {created}");
         user.settled(&id_of(&order)).await;

@@ -122,9 +122,7 @@ async fn a_database_in_another_encoding_is_refused_at_the_start() {
     let mut shop = Plan::on(Combo::PostgresRabbit).prepare().await;
     let mut server = Postgres::beside(&shop.orders_url).await;
     server.run("drop database {database}").await;
-    server
-        .run("create database {database} encoding 'LATIN1' locale 'C' template template0")
-        .await;
+    server.run("create database {database} encoding 'LATIN1' locale 'C' template template0").await;
     server.close().await;
     let orders = shop.process_mut("orders-1");
     orders.start();

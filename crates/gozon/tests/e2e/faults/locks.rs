@@ -31,10 +31,10 @@ async fn a_locked_account_is_its_users_problem_alone() {
 
     let waiting = locked.place(10).await;
     for round in 0..4 {
-        locked.post("/accounts/deposit", &json!({"amount": 1})).await.problem(
-            503,
-            "service_unavailable",
-        );
+        locked
+            .post("/accounts/deposit", &json!({"amount": 1}))
+            .await
+            .problem(503, "service_unavailable");
         let placed = at_once(5, others, |user| async move {
             user.deposit(1).await;
             (user, user.place(10).await)
@@ -92,10 +92,9 @@ async fn a_locked_table_is_waited_for() {
     let mut watcher = Postgres::on(&shop.payments_url).await;
     holder.run("begin; lock table accounts, entries, payments in access exclusive mode").await;
     let placed = at_once(6, &users, |user| async move {
-        user.post("/accounts/deposit", &json!({"amount": 1})).await.problem(
-            503,
-            "service_unavailable",
-        );
+        user.post("/accounts/deposit", &json!({"amount": 1}))
+            .await
+            .problem(503, "service_unavailable");
         user.get("/accounts/balance").await.problem(503, "service_unavailable");
         (user, user.place(10).await)
     })

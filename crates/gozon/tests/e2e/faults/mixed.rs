@@ -81,8 +81,7 @@ async fn everything_at_once(combo: Combo) {
 fn user_of(users: Vec<User>) -> impl Fn(usize) -> User {
     move |number| {
         let turn = number / WATCHED_SHARE;
-        let watched =
-            number.is_multiple_of(WATCHED_SHARE) && turn < WATCHED_USERS * WATCHED_ORDERS;
+        let watched = number.is_multiple_of(WATCHED_SHARE) && turn < WATCHED_USERS * WATCHED_ORDERS;
         let others = &users[WATCHED_USERS..];
         if watched { &users[turn % WATCHED_USERS] } else { &others[number % others.len()] }.clone()
     }

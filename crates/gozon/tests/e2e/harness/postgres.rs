@@ -3,8 +3,7 @@
 use std::str::FromStr as _;
 
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions,
-    raw_sql,
+    AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions, raw_sql,
 };
 
 /// A session of somebody else on a shop's database, or on its server.

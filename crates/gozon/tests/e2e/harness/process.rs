@@ -42,7 +42,16 @@ impl Process {
         let mut settings: Vec<_> = settings.into_iter().collect();
         settings.push(("GOZON_LISTEN".to_owned(), format!("127.0.0.1:{port}")));
         settings.push(("GOZON_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin_port}")));
-        Self { name, command, settings, port, admin_port, log, child: None, outlives_full_disks: false }
+        Self {
+            name,
+            command,
+            settings,
+            port,
+            admin_port,
+            log,
+            child: None,
+            outlives_full_disks: false,
+        }
     }
 
     /// A variable of this process alone; it counts from its next start.
