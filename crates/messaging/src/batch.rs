@@ -59,6 +59,16 @@ impl Batch {
         if self.is_array() { BATCH_CONTENT_TYPE } else { crate::CONTENT_TYPE }
     }
 
+    /// The partition key of the event, if it is the only one.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) fn key_of_one(&self) -> Option<String> {
+        if self.is_array() {
+            return None;
+        }
+        let head: Head = serde_json::from_slice(&self.body).ok()?;
+        head.partitionkey.filter(|key| key.len() <= 255)
+    }
+
     /// All events of the batch.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ impl Failure {
     /// Whether it says nothing about the job: the environment is at fault, or somebody who holds a
     /// lock.
     pub fn is_circumstance(&self) -> bool {
-        matches!(self, Self::Store(Error::Unavailable(_) | Error::Locked(_) | Error::Conflict(_)))
+        matches!(self, Self::Store(Error::Unavailable(_) | Error::Locked(_)))
     }
 }
 

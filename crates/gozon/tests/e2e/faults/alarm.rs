@@ -6,7 +6,7 @@ use crate::harness::{Combo, Servers, at_once, eventually};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishers_held_back_keep_one_connection() {
     let servers = Servers::of(Combo::PostgresRabbit).await;
-    let mut shop = servers.plan().await.start().await;
+    let shop = servers.plan().await.start().await;
     let user = shop.new_user().with_balance(10_000).await;
     let first = user.place(10).await;
     user.settled(&id_of(&first)).await;

@@ -14,7 +14,7 @@ async fn nothing_is_done_for_a_caller_that_hung_up() {
     let (orders, payments) = (TestDb::postgres().await, TestDb::postgres().await);
     let (wire, orders_url) = Wire::through(orders.url()).await;
     let plan = Plan::on(Combo::PostgresRabbit).databases(orders_url, payments.url().to_owned());
-    let mut shop = plan.start().await;
+    let shop = plan.start().await;
     let user = shop.new_user().with_balance(1_000).await;
 
     wire.freeze();

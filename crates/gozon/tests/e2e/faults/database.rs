@@ -38,7 +38,7 @@ const FAULTS: [Fault; 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_refuses_us_is_503_and_heals() {
-    let mut shop = Plan::on(Combo::PostgresRabbit).start().await;
+    let shop = Plan::on(Combo::PostgresRabbit).start().await;
     let user = shop.new_user().with_balance(1_000).await;
     let orders = shop.process("orders-1").url();
     let payments = shop.process("payments-1").url();
@@ -98,7 +98,7 @@ async fn a_database_that_refuses_us_is_503_and_heals() {
 /// What the services have on their way when it happens waits, and spends no attempts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_payments_database_makes_no_dead_letters() {
-    let mut shop = Plan::on(Combo::PostgresRabbit).start().await;
+    let shop = Plan::on(Combo::PostgresRabbit).start().await;
     let user = shop.new_user().with_balance(1_000).await;
     let mut server = Postgres::beside(&shop.payments_url).await;
     server.run("alter database {database} set default_transaction_read_only = on").await;

@@ -23,7 +23,7 @@ async fn paused_processes_do_nothing_twice_on_kafka() {
 }
 
 async fn paused_processes_do_nothing_twice(combo: Combo) {
-    let mut shop = Plan::on(combo).instances(1, 2, 2).start().await;
+    let shop = Plan::on(combo).instances(1, 2, 2).start().await;
     let user = shop.new_user().with_balance(100_000).await;
     let watchers =
         [Watcher::start(&user.at(&shop.door_of("orders-1"))).await, Watcher::start(&user).await];
