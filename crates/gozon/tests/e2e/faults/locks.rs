@@ -87,7 +87,7 @@ async fn a_locked_order_holds_up_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_table_is_waited_for() {
-    let (mut shop, users) = shop_with_users().await;
+    let (shop, users) = shop_with_users().await;
     let mut holder = Postgres::on(&shop.payments_url).await;
     let mut watcher = Postgres::on(&shop.payments_url).await;
     holder.run("begin; lock table accounts, entries, payments in access exclusive mode").await;
