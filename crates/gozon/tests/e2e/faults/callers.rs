@@ -34,7 +34,7 @@ async fn nothing_is_done_for_a_caller_that_hung_up() {
         let request = order(&format!("gave up {n}")).timeout(Duration::from_millis(500));
         assert!(send(request).await.is_err_and(|error| error.is_timeout()));
     }
-    begun.await.expect("a task").expect("an answer").problem(503, "service_unavailable");
+    begun.await.expect("a task").expect("an answer").trouble_on_the_way();
     wire.mend();
     until_ready(&shop.process("orders-1").url(), true).await;
     eventually("orders are taken again", async || {
