@@ -257,7 +257,8 @@ impl Events {
                 let found = field("id: ").zip(field("data: ")).map(|(id, data)| {
                     (id.to_owned(), serde_json::from_str(data).expect("a frame of JSON"))
                 });
-                self.buffer = rest.to_owned();
+                let read = self.buffer.len() - rest.len();
+                self.buffer.drain(..read);
                 if let Some(found) = found {
                     return found;
                 }

@@ -68,10 +68,10 @@ async fn everything_at_once(combo: Combo) {
     let until = Instant::now() + length;
     let rate = u32::try_from(rate).expect("a small rate");
     let customers = Customers { doors, rate, user_of: user_of(users) };
-    let (seen, ()) = tokio::join!(customers.order_until(until), faults.happen_until(until));
+    let (answers, ()) = tokio::join!(customers.order_until(until), faults.happen_until(until));
     let ended = Instant::now();
     let happened = faults.end().await;
-    judge(combo, shop, seen, watchers).await;
+    judge(combo, shop, answers, watchers).await;
     let happened: Vec<_> =
         happened.iter().map(|(name, count)| format!("{count} × {name}")).collect();
     println!("{combo:?}: {}; all final {:.1?} after", happened.join(", "), ended.elapsed());
