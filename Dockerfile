@@ -38,6 +38,9 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=program /out/gozon /usr/bin/gozon
 COPY --from=program --chown=65532:65532 /out/data /data
 ENV GOZON_LISTEN=0.0.0.0:8080 GOZON_DATA_DIR=/data
+# The allocator gives memory back at once, and in small pages: a fifth more processor time for half
+# of the memory, where that has a limit.
+ENV MIMALLOC_ARENA_EAGER_COMMIT=0 MIMALLOC_ALLOW_THP=0 MIMALLOC_PURGE_DELAY=0
 EXPOSE 8080
 VOLUME /data
 HEALTHCHECK --interval=5s --timeout=6s --start-period=30s --retries=3 \

@@ -71,8 +71,8 @@ services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
 	scripts/services start --two-postgres
 
 .PHONY: soak
-soak: setup ## The long crash and fleet tests
-	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash:: fleet::
+soak: setup ## The long crash, fleet and fault tests (GOZON_SOAK_SECONDS, GOZON_SOAK_RATE, GOZON_TEST_SEED)
+	GOZON_SOAK=1 $(SERVICES) cargo test --release --package gozon --test e2e -- --nocapture --test-threads 1 crash:: fleet:: faults::mixed::
 
 .PHONY: web
 web: web/dist/index.html ## Build the web front end
@@ -96,11 +96,17 @@ limit: ## Measure what the durable rows of an order cost alone, with and without
 	bench/limit sqlite
 	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'
 
+.PHONY: sockets
+sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for the long run)
+	cargo build --release --package gozon
+	bench/sockets --sockets $(or $(SOCKETS),10000) --seconds $(or $(SECONDS),20)
+
 .PHONY: microbench
-microbench: ## Time the settle core, the store's batches and the envelope
+microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request
 	cargo bench --package gozon-payments --bench settle
 	cargo bench --package gozon-store --bench rows
 	cargo bench --package gozon-messaging --bench envelope
+	cargo bench --package gozon-gateway --bench place
 
 .PHONY: coverage
 coverage: setup ## Line coverage; fails below 85 %

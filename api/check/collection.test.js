@@ -47,6 +47,7 @@ test('the collection has every call and every code of the OpenAPI document', asy
 // library sends, is tested with the services and the gateway.
 const ELSEWHERE = [
   ...['service_unavailable', 'too_many_sockets', 'balance_limit', 'origin_not_allowed'],
+  'too_many_unsettled',
   ...['bad_gateway', 'upstream_timeout', 'upstream_unavailable', 'overloaded', 'rate_limited'],
   ...['invalid_host', 'invalid_request', 'body_unreadable', 'request_timeout'],
   'unsupported_transfer_encoding',

@@ -70,6 +70,14 @@ rabbitmq_launch() {
     launch "$home/server.pid" "$home/log" env "${own[@]}" "$(rabbitmq_program)"
 }
 
+# rabbitmq_ctl HOME PORT ARGUMENT…: the server's own command line.
+rabbitmq_ctl() {
+    local home=$1 port=$2
+    shift 2
+    HOME=$home ERL_EPMD_PORT=$((port + 2)) "$(dirname "$(rabbitmq_program)")/rabbitmqctl" \
+        --quiet --node gozon@localhost "$@"
+}
+
 # Offers the AMQP 0-9-1 protocol header; a ready broker opens with a method
 # frame (type 1).
 rabbitmq_answers() {

@@ -1,12 +1,10 @@
 //! Everything that both databases say of one order, and whether it fits together. No I/O.
 
-use std::time::Duration;
-
-use gozon_contract::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    Finding, Kind, Side,
+    Finding, Kind, Place, Side,
+    judge::{Limits, Now},
     sql::{MessageRow, OrderRow, PaymentRow},
 };
 
@@ -40,8 +38,8 @@ impl<T> Seen<T> {
 /// Where a message waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Whereabouts {
-    /// In an outbox, or in an inbox for another attempt.
-    alive: bool,
+    /// The oldest that is in an outbox, or in an inbox for another attempt.
+    alive: Option<MessageRow>,
     /// Among the dead letters of this database.
     dead: Option<Side>,
 }
@@ -89,10 +87,10 @@ impl Case {
             About::Request => &mut self.request,
             About::Result => &mut self.result,
         };
-        if message.dead {
+        if message.place == Place::DeadLetters {
             place.dead = Some(message.side);
-        } else {
-            place.alive = true;
+        } else if place.alive.is_none_or(|oldest| message.since < oldest.since) {
+            place.alive = Some(message);
         }
     }
 
@@ -145,7 +143,7 @@ impl Case {
 
     /// What looks wrong between the order and its payment. On a running system it has to be looked
     /// at again before it is believed.
-    pub fn across(&self, now: Timestamp, limit: Duration) -> Vec<Finding> {
+    pub fn across(&self, now: Now, limits: Limits) -> Vec<Finding> {
         let mut found = Vec::new();
         let Some(order) = &self.orders.first else {
             if let Some(payment) = &self.payments.first {
@@ -170,14 +168,14 @@ impl Case {
                 found.push(self.finding(Kind::PaymentAmountMismatch, user, detail));
             }
         }
-        found.extend(self.status(order, now, limit));
+        found.extend(self.status(order, now, limits));
         found
     }
 
-    fn status(&self, order: &OrderRow, now: Timestamp, limit: Duration) -> Option<Finding> {
+    fn status(&self, order: &OrderRow, now: Now, limits: Limits) -> Option<Finding> {
         let decline = self.payments.first.as_ref().map(|payment| payment.decline_reason.as_deref());
         let (kind, detail) = match (order.status.as_str(), decline) {
-            ("NEW", _) => return self.waiting(order, now, limit),
+            ("NEW", _) => return self.waiting(order, now, limits),
             ("FINISHED", Some(None)) => return None,
             ("FINISHED", None) => {
                 (Kind::FinishedWithoutPayment, "FINISHED, but there is no payment".to_owned())
@@ -207,18 +205,25 @@ impl Case {
 
     /// Why the order is still NEW. Before there is a payment, the request must be on its way;
     /// after, the result: the request may be anywhere then, and moves nothing any more.
-    fn waiting(&self, order: &OrderRow, now: Timestamp, limit: Duration) -> Option<Finding> {
-        let (since, message, name) = match &self.payments.first {
-            None => (order.created_at, self.request, "request"),
-            Some(payment) => (payment.created_at, self.result, "result"),
+    fn waiting(&self, order: &OrderRow, now: Now, limits: Limits) -> Option<Finding> {
+        let (age, message, name) = match &self.payments.first {
+            None => (now.age(Side::Orders, order.created_at), self.request, "request"),
+            Some(payment) => (now.age(Side::Payments, payment.created_at), self.result, "result"),
         };
-        let age = now.since(Timestamp::from_micros(since));
-        if age <= limit || message.alive {
+        if age <= limits.new_order {
             return None;
         }
-        let seconds = age.as_secs();
         let settled = self.payments.first.is_some();
-        let (kind, detail) = if let Some(side) = message.dead {
+        let seconds = age.as_secs();
+        let (kind, detail) = if let Some(MessageRow { place, side, since, .. }) = message.alive {
+            let waited = now.age(side, since);
+            if waited <= limits.message {
+                return None;
+            }
+            let (place, side, waited) = (place.as_str(), side.as_str(), waited.as_secs());
+            let detail = format!("NEW: its {name} has waited {waited} s in {side}.{place}");
+            (if settled { Kind::StuckResult } else { Kind::StuckRequest }, detail)
+        } else if let Some(side) = message.dead {
             let detail = format!(
                 "NEW: its {name} is among the dead letters of the {} database",
                 side.as_str()

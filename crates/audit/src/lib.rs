@@ -6,7 +6,8 @@
 //! 3. An order has at most one payment, of its own user and amount; a paid one has exactly one
 //!    entry, a declined one none.
 //! 4. FINISHED means paid, CANCELLED means declined for the same reason, and the other way round.
-//! 5. An order that is NEW is explained: its request or its result is on the way, or it is young.
+//! 5. An order that is NEW is explained: its request or its result is on the way, or it is young. A
+//!    message that waits for too long is stuck, which is a warning.
 //!
 //! # Constant memory
 //!
@@ -17,7 +18,7 @@
 //! # A running system
 //!
 //! There is no instant that both databases share. Each is read in one snapshot, orders before
-//! payments: whatever an order tells of its payment was in payments earlier, so the later snapshot
+//! payments: all that an order says of its payment was in payments earlier, so the later snapshot
 //! has it. The other way round there are differences that mean nothing (a payment whose order is
 //! younger than the first snapshot, a message that moved on in between), so what looks wrong across
 //! the two is read again from both databases, and only what is still wrong then is reported.
@@ -27,6 +28,7 @@
 
 mod case;
 mod cursor;
+mod judge;
 mod ledger;
 mod recheck;
 mod report;
@@ -36,11 +38,11 @@ mod why;
 
 use std::time::Duration;
 
-use gozon_contract::Clock;
 use gozon_store::Db;
 use serde::Serialize;
 
-pub use report::{Check, Finding, Kind, Report, Sums};
+pub use judge::Clocks;
+pub use report::{Check, Finding, Kind, MAX_LOST, Report, Sums};
 pub use why::{Entry, Order, OrderReport, Payment, Place, Verdict, Waiting, why};
 
 /// How to audit.
@@ -49,6 +51,8 @@ pub struct Options {
     /// An order may be NEW without a message to explain it, or its payment without its result, for
     /// this long.
     pub new_age_limit: Duration,
+    /// A message may wait in an outbox or inbox for this long, until it is stuck.
+    pub message_age_limit: Duration,
     /// How many findings of each check are kept; all are counted.
     pub max_findings: usize,
     /// How long to wait before the first second look, so that what was just between two places has
@@ -111,9 +115,9 @@ impl Side {
 pub async fn audit(
     orders: &Db,
     payments: &Db,
-    clock: &Clock,
+    clocks: &Clocks,
     options: &Options,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, AuditError> {
-    walk::walk(orders, payments, clock, options, progress).await
+    walk::walk(orders, payments, clocks, options, progress).await
 }

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use gozon_contract::Clock;
 use gozon_store::Db;
 use uuid::Uuid;
 
 use crate::{
-    AuditError, Finding, Kind, Options, Side,
+    AuditError, Clocks, Finding, Options, Side,
     case::{Case, Seen, Whereabouts},
+    judge::Limits,
     sql::{self, MessageRow, OrderRow},
 };
 
@@ -22,17 +22,17 @@ const BATCH: usize = 500;
 pub(crate) struct Suspects<'a> {
     orders: &'a Db,
     payments: &'a Db,
-    clock: &'a Clock,
-    limit: Duration,
+    clocks: &'a Clocks,
+    limits: Limits,
     /// How long to wait before the next look.
     pause: Duration,
     cases: BTreeMap<Uuid, Case>,
 }
 
 impl<'a> Suspects<'a> {
-    pub fn new(orders: &'a Db, payments: &'a Db, clock: &'a Clock, options: &Options) -> Self {
-        let (limit, pause) = (options.new_age_limit, options.pause);
-        Self { orders, payments, clock, limit, pause, cases: BTreeMap::new() }
+    pub fn new(orders: &'a Db, payments: &'a Db, clocks: &'a Clocks, options: &Options) -> Self {
+        let (limits, pause) = (options.into(), options.pause);
+        Self { orders, payments, clocks, limits, pause, cases: BTreeMap::new() }
     }
 
     /// Adds one; `true` if it is time to look.
@@ -57,11 +57,11 @@ impl<'a> Suspects<'a> {
         self.read_orders(&mut cases).await?;
         self.read_payments(&mut cases).await?;
         let mut found = Vec::new();
-        let now = self.clock.now();
+        let now = self.clocks.now();
         let mut lost = BTreeMap::new();
         for (id, case) in cases {
-            let findings = case.across(now, self.limit);
-            if findings.iter().any(|finding| is_lost(finding.kind)) {
+            let findings = case.across(now, self.limits);
+            if findings.iter().any(|finding| finding.kind.is_lost()) {
                 lost.insert(id, case);
             } else {
                 found.extend(findings);
@@ -76,9 +76,9 @@ impl<'a> Suspects<'a> {
         &self,
         mut lost: BTreeMap<Uuid, Case>,
     ) -> Result<Vec<Finding>, AuditError> {
-        let now = self.clock.now();
+        let now = self.clocks.now();
         let mut found: BTreeMap<Uuid, Vec<Finding>> =
-            lost.iter().map(|(id, case)| (*id, case.across(now, self.limit))).collect();
+            lost.iter().map(|(id, case)| (*id, case.across(now, self.limits))).collect();
         if lost.is_empty() {
             return Ok(Vec::new());
         }
@@ -86,10 +86,10 @@ impl<'a> Suspects<'a> {
         for (id, case) in lost {
             let order = case.orders.first.as_ref();
             let arrived = order.is_some_and(|order| order.status != "NEW");
-            let again = case.across(now, self.limit);
-            let explained = arrived || !again.iter().any(|finding| is_lost(finding.kind));
+            let again = case.across(now, self.limits);
+            let explained = arrived || !again.iter().any(|finding| finding.kind.is_lost());
             if let (true, Some(findings)) = (explained, found.get_mut(&id)) {
-                findings.retain(|finding| !is_lost(finding.kind));
+                findings.retain(|finding| !finding.kind.is_lost());
                 findings.extend(again.into_iter().filter(|finding| finding.kind.is_warning()));
             }
         }
@@ -133,10 +133,6 @@ impl<'a> Suspects<'a> {
         add_messages(cases, messages);
         Ok(())
     }
-}
-
-fn is_lost(kind: Kind) -> bool {
-    matches!(kind, Kind::RequestLost | Kind::ResultLost)
 }
 
 /// Under which user and id the order is, or should be.

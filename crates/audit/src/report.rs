@@ -64,6 +64,10 @@ pub enum Kind {
     RequestLost,
     /// 5: an order that is NEW, settled too long ago, and no result is on its way.
     ResultLost,
+    /// 5, a warning: the request of an order that is NEW waits in an outbox or inbox for too long.
+    StuckRequest,
+    /// 5, a warning: the result of an order that is NEW waits in an outbox or inbox for too long.
+    StuckResult,
     /// 5, a warning: the request of an order that is NEW was given up on.
     DeadRequest,
     /// 5, a warning: the result of an order that is NEW was given up on.
@@ -97,13 +101,27 @@ impl Kind {
             | Self::CancelledButPaid
             | Self::ReasonMismatch
             | Self::UnknownStatus => 4,
-            Self::RequestLost | Self::ResultLost | Self::DeadRequest | Self::DeadResult => 5,
+            Self::RequestLost
+            | Self::ResultLost
+            | Self::StuckRequest
+            | Self::StuckResult
+            | Self::DeadRequest
+            | Self::DeadResult => 5,
         }
+    }
+
+    /// Whether the order is NEW and nothing of ours will change that: its payment has to be asked
+    /// for again.
+    pub const fn is_lost(self) -> bool {
+        matches!(self, Self::RequestLost | Self::ResultLost)
     }
 
     /// Whether nothing is violated, but somebody should look.
     pub const fn is_warning(self) -> bool {
-        matches!(self, Self::DeadRequest | Self::DeadResult)
+        matches!(
+            self,
+            Self::StuckRequest | Self::StuckResult | Self::DeadRequest | Self::DeadResult
+        )
     }
 }
 
@@ -173,13 +191,21 @@ pub struct Report {
     pub audited_at: Timestamp,
     /// The age from which a NEW order needs an explanation.
     pub new_age_limit_seconds: u64,
+    /// The age from which a message that waits is stuck.
+    pub message_age_limit_seconds: u64,
     /// All money.
     pub sums: Sums,
     /// The five checks.
     pub checks: Vec<Check>,
+    /// The first [`MAX_LOST`] orders that are NEW with nothing on its way, as user and order.
+    #[serde(skip)]
+    pub lost: Vec<(Uuid, Uuid)>,
     #[serde(skip)]
     max_findings: usize,
 }
+
+/// How many lost orders a report names for repair, so that memory has a bound.
+pub const MAX_LOST: usize = 100_000;
 
 /// What must hold, and over which rows.
 const CHECKS: [(&str, &str); 5] = [
@@ -205,8 +231,10 @@ impl Report {
             ok: true,
             audited_at: now,
             new_age_limit_seconds: options.new_age_limit.as_secs(),
+            message_age_limit_seconds: options.message_age_limit.as_secs(),
             sums: Sums::default(),
             checks: CHECKS.iter().enumerate().map(check).collect(),
+            lost: Vec::new(),
             max_findings: options.max_findings,
         }
     }
@@ -217,6 +245,13 @@ impl Report {
         if !finding.kind.is_warning() {
             check.ok = false;
             self.ok = false;
+        }
+        if let (true, Some(user), Some(order)) = (
+            finding.kind.is_lost() && self.lost.len() < MAX_LOST,
+            finding.user_id,
+            finding.order_id,
+        ) {
+            self.lost.push((user, order));
         }
         *check.counts.entry(finding.kind).or_default() += 1;
         if check.findings.len() < self.max_findings {

@@ -5,7 +5,7 @@ use gozon_contract::{PAYMENT_REQUESTED, PAYMENT_SETTLED};
 use gozon_store::{Reader, Result, Rows, select};
 use uuid::Uuid;
 
-use crate::{Side, case::About};
+use crate::{Place, Side, case::About};
 
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -48,9 +48,10 @@ pub(crate) struct LedgerRow {
 pub(crate) struct MessageRow {
     pub order_id: Uuid,
     pub about: About,
-    /// Whether it was given up on.
-    pub dead: bool,
+    pub place: Place,
     pub side: Side,
+    /// Since when it waits, in microseconds since the epoch.
+    pub since: i64,
 }
 
 type Stream<'t, T> = Result<BoxStream<'t, Result<T>>>;
@@ -130,23 +131,29 @@ pub(crate) fn ledger(reader: &mut Reader) -> Stream<'_, LedgerRow> {
         .stream()
 }
 
+/// The id of a message, a letter for its place, and since when it waits there.
+type RawMessage = (String, String, i64);
+
 /// All messages about payments that wait in a database, by order.
 pub(crate) fn messages(reader: &mut Reader, side: Side) -> Stream<'_, MessageRow> {
     let rows = reader
         .query(select!(
-            "select id, cast(0 as bigint) as dead from outbox
+            "select event.value ->> 'id' as id, 'o' as place, created_at as since
+             from outbox_batches {each_event}
              where topic in ('payment.requested', 'payment.settled')
-             union all select id, cast(0 as bigint) from inbox_pending
-             union all select id, cast(1 as bigint) from dead_letters
+             union all select id, 'o', created_at from outbox
+             where topic in ('payment.requested', 'payment.settled')
+             union all select id, 'i', received_at from inbox_pending
+             union all select id, 'd', died_at from dead_letters
              order by id"
         ))
-        .stream::<(String, i64)>()?;
+        .stream::<RawMessage>()?;
     Ok(rows.try_filter_map(move |row| std::future::ready(Ok(message(&row, side)))).boxed())
 }
 
 /// Reads a message's id, `{order_id}:{topic}`. One that is spelled in another way is none of ours,
 /// and would not be in its place in the order of UUIDs.
-fn message((id, dead): &(String, i64), side: Side) -> Option<MessageRow> {
+fn message((id, place, since): &RawMessage, side: Side) -> Option<MessageRow> {
     let (order, topic) = id.split_once(':')?;
     let order_id = Uuid::try_parse(order).ok().filter(|uuid| uuid.to_string() == order)?;
     let about = if topic == PAYMENT_REQUESTED.name {
@@ -156,7 +163,12 @@ fn message((id, dead): &(String, i64), side: Side) -> Option<MessageRow> {
     } else {
         return None;
     };
-    Some(MessageRow { order_id, about, dead: *dead != 0, side })
+    let place = match place.as_str() {
+        "o" => Place::Outbox,
+        "i" => Place::InboxPending,
+        _ => Place::DeadLetters,
+    };
+    Some(MessageRow { order_id, about, place, side, since: *since })
 }
 
 /// Those of these orders that are there: user and id.
@@ -198,14 +210,14 @@ pub(crate) async fn find_messages(
         .flat_map(|order| [PAYMENT_REQUESTED, PAYMENT_SETTLED].map(|topic| (order, topic.name)))
         .map(|(order, topic)| format!("{order}:{topic}"))
         .collect();
-    let rows: Vec<(String, i64)> = reader
+    let rows: Vec<RawMessage> = reader
         .query(select!(
-            "select id, dead from (
-                select event.value ->> 'id' as id, cast(0 as bigint) as dead
+            "select id, place, since from (
+                select event.value ->> 'id' as id, 'o' as place, created_at as since
                 from outbox_batches {each_event}
-                union all select id, cast(0 as bigint) from outbox
-                union all select id, cast(0 as bigint) from inbox_pending
-                union all select id, cast(1 as bigint) from dead_letters
+                union all select id, 'o', created_at from outbox
+                union all select id, 'i', received_at from inbox_pending
+                union all select id, 'd', died_at from dead_letters
              ) as waiting where id in (select id from {rows})"
         ))
         .rows(Rows::of(&ids).text("id", String::clone).done())

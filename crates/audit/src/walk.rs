@@ -2,14 +2,14 @@
 //! and messages beside them; then along the accounts.
 
 use futures_util::TryStreamExt as _;
-use gozon_contract::Clock;
 use gozon_store::{Db, Reader};
 use tokio::try_join;
 
 use crate::{
-    AuditError, Options, Progress, Report, Side,
+    AuditError, Clocks, Options, Progress, Report, Side,
     case::Case,
     cursor::Cursor,
+    judge::Now,
     ledger::Ledger,
     recheck::Suspects,
     sql::{self, MessageRow, OrderRow, PaymentRow},
@@ -41,12 +41,12 @@ impl<F: FnMut(Progress)> Meter<F> {
 pub(crate) async fn walk(
     orders: &Db,
     payments: &Db,
-    clock: &Clock,
+    clocks: &Clocks,
     options: &Options,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, AuditError> {
     let (in_orders, in_payments) = (Side::Orders.failed(), Side::Payments.failed());
-    let mut report = Report::new(clock.now(), options);
+    let mut report = Report::new(clocks.orders.now(), options);
     // Messages wait upstream before what they bring about exists downstream, so each side's
     // messages are looked at before its rows, and orders before payments.
     let snapshots = async {
@@ -82,8 +82,8 @@ pub(crate) async fn walk(
     )?;
     let along =
         Along { order_rows, payment_rows: cursor, messages: [order_messages, payment_messages] };
-    let suspects = Suspects::new(orders, payments, clock, options);
-    along.orders(suspects, options, &mut report, &mut meter).await?;
+    let suspects = Suspects::new(orders, payments, clocks, options);
+    along.orders(suspects, clocks.now(), options, &mut report, &mut meter).await?;
     along_accounts(&mut payment_rows, &mut report, &mut meter).await.map_err(in_payments)?;
     meter.show();
     Ok(report)
@@ -100,16 +100,16 @@ impl Along<'_> {
     async fn orders<F: FnMut(Progress)>(
         mut self,
         mut suspects: Suspects<'_>,
+        now: Now,
         options: &Options,
         report: &mut Report,
         meter: &mut Meter<F>,
     ) -> Result<(), AuditError> {
-        let now = report.audited_at;
         while let Some(case) = self.next().await? {
             meter.add(case.orders.count + case.payments.count + case.entries.count);
             report.saw(&case);
             report.add_all(case.within_payments());
-            let found = case.across(now, options.new_age_limit);
+            let found = case.across(now, options.into());
             if found.iter().all(|finding| finding.kind.is_warning()) {
                 report.add_all(found);
             } else if suspects.add(case) {

@@ -100,7 +100,7 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that shows `now`, and goes on from there whatever happens to the system's clock, until
+    /// A clock that shows `now`, and goes on from there, even when the system's clock is set, until
     /// [`Clock::set`] corrects it.
     pub fn following(now: Timestamp) -> Self {
         let following = Following { started: Instant::now(), offset: AtomicI64::new(now.micros()) };

@@ -40,7 +40,7 @@ pub(crate) enum ProxyError {
     Timeout,
 }
 
-/// The methods that the shop knows, whatever the path.
+/// The methods that the shop knows, on any path.
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");

@@ -48,7 +48,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    // Whoever says both means chunks; two lengths must never reach the next hop.
+    // A request with both is sent in chunks; two lengths must never reach the next hop.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }

@@ -6,7 +6,7 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, split},
     time::timeout,
@@ -43,12 +43,19 @@ pub(crate) fn open(
     });
 }
 
+/// A client that has nothing more to send may still be answered: its Close frame is.
 async fn join(client: Upgraded, service: Upgraded) {
     let (from_client, mut to_client) = split(TokioIo::new(client));
     let (from_service, mut to_service) = split(TokioIo::new(service));
-    tokio::select! {
-        () = pump(from_client, &mut to_service, CLIENT_BUFFER_BYTES) => {}
-        () = pump(from_service, &mut to_client, SERVICE_BUFFER_BYTES) => {}
+    {
+        let mut back = pin!(pump(from_service, &mut to_client, SERVICE_BUFFER_BYTES));
+        tokio::select! {
+            () = pump(from_client, &mut to_service, CLIENT_BUFFER_BYTES) => {
+                let rest = async { tokio::join!(to_service.shutdown(), back) };
+                let _ = timeout(SWITCH_TIMEOUT, rest).await;
+            }
+            () = back.as_mut() => {}
+        }
     }
     let closing = async { tokio::join!(to_client.shutdown(), to_service.shutdown()) };
     let _ = timeout(SWITCH_TIMEOUT, closing).await;

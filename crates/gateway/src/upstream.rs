@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{Request, Response, StatusCode, Version},
+    http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE},
 };
 use gozon_contract::RandomSource;
 use gozon_http::Health;
@@ -114,6 +114,7 @@ impl Upstream {
             headers::keep_upgrade(response.headers_mut());
             return Ok(response.map(|_| Body::empty()));
         }
+        let permit = permit_for(&response, permit);
         Ok(response.map(|body| keep_until_sent(body, (permit, lease))))
     }
 }
@@ -126,9 +127,21 @@ async fn local(
     deadline: Instant,
 ) -> Result<Response<Body>, ProxyError> {
     match timeout_at(deadline, router.clone().call(request.map(Body::from))).await {
-        Ok(Ok(response)) => Ok(response.map(|body| keep_until_sent(body, permit))),
+        Ok(Ok(response)) => {
+            let permit = permit_for(&response, permit);
+            Ok(response.map(|body| keep_until_sent(body, permit)))
+        }
         Err(_) => Err(ProxyError::Timeout),
     }
+}
+
+/// The permit, unless the response is a stream of events: like a WebSocket, it has no end, and is no
+/// request in flight.
+fn permit_for<B>(response: &Response<B>, permit: Permit) -> Option<Permit> {
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let is_event_stream =
+        content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    (!is_event_stream).then_some(permit)
 }
 
 async fn keep_resolving(balancer: Arc<LoadBalancer>, stop: CancellationToken) {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use gozon_audit::{AuditError, Options, Progress, Report};
-use gozon_store::Db;
+use gozon_audit::{AuditError, Clocks, MAX_LOST, Options, Progress, Report};
+use gozon_contract::{OrderId, RandomSource, UserId};
+use gozon_store::{DatabaseClock, Db};
 
 use crate::{
     config::Audit,
@@ -30,6 +31,9 @@ pub async fn run(args: &Audit) -> ExitCode {
         let report = audit(args).await?;
         // A reader that went away has read enough; the exit code still tells the result.
         print(&report, args.json).or_else(ignore_broken_pipe)?;
+        if args.repair {
+            repair(args, &report).await?;
+        }
         anyhow::Ok(report.ok)
     };
     match result.await {
@@ -49,6 +53,7 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
     let bar = terminal::bar("{human_pos} of {human_len} rows, {eta} left");
     let options = Options {
         new_age_limit: Duration::from_secs(args.new_age_limit),
+        message_age_limit: Duration::from_secs(args.message_age_limit),
         max_findings: args.max_findings,
         pause: PAUSE,
         count_first: !bar.is_hidden(),
@@ -57,13 +62,40 @@ async fn audit(args: &Audit) -> anyhow::Result<Report> {
         bar.set_length(progress.of);
         bar.set_position(progress.rows);
     };
-    let clock = clock_of(&orders).await;
-    let report = gozon_audit::audit(&orders, &payments, &clock, &options, show).await;
+    let clocks = clocks_of(&orders, &payments).await;
+    let report = gozon_audit::audit(&orders, &payments, &clocks, &options, show).await;
     bar.finish_and_clear();
     let report = report.map_err(|error| explain(&error))?;
     orders.close().await;
     payments.close().await;
     Ok(report)
+}
+
+/// Asks again for the payment of the orders that were found lost, and says so on standard error: the
+/// report may be read by a machine.
+async fn repair(args: &Audit, report: &Report) -> anyhow::Result<()> {
+    let lost = report.lost.iter();
+    let keys: Vec<(UserId, OrderId)> =
+        lost.map(|&(user, order)| (user.into(), order.into())).collect();
+    let mut asked = 0;
+    if !keys.is_empty() {
+        let orders = open("orders", &args.databases.orders_url(), 1)?;
+        let time = DatabaseClock::start(orders.clone()).await?;
+        let random = RandomSource::system();
+        asked = gozon_orders::ask_again(&orders, &time.clock(), &random, &keys).await?;
+        orders.close().await;
+    }
+    let mut out = io::stderr().lock();
+    writeln!(out, "repair: asked again for the payment of {asked} orders that were lost")?;
+    if keys.len() == MAX_LOST {
+        writeln!(out, "repair: there may be more; run it again once these are settled")?;
+    }
+    Ok(())
+}
+
+/// The time of both databases.
+pub async fn clocks_of(orders: &Db, payments: &Db) -> Clocks {
+    Clocks { orders: clock_of(orders).await, payments: clock_of(payments).await }
 }
 
 /// Opens a database that exists: reading makes no SQLite file.

@@ -50,8 +50,8 @@ pub enum Command {
     DeadLetters(DeadLettersArgs),
     /// Check both databases, of a running or stopped shop: no money or order may be lost or wrong
     ///
-    /// Writes nothing. Exits with 0 if everything holds, 1 if something does not, 2 if the
-    /// databases can't be read. Works in constant memory; what has to be sorted goes to the
+    /// Writes nothing, unless told to repair. Exits with 0 if everything holds, 1 if something does
+    /// not, 2 if the databases can't be read. Works in constant memory; what has to be sorted goes to the
     /// database's own temporary files.
     Audit(Audit),
     /// Ask for a health URL, such as http://127.0.0.1:8080/readyz; fails unless the answer is 200
@@ -117,9 +117,17 @@ pub struct Audit {
     /// it; messages within a broker are not seen, so make it longer than the broker's backlog
     #[arg(long, env = "GOZON_NEW_AGE_LIMIT", default_value_t = 60, value_name = "SECONDS")]
     pub new_age_limit: u64,
+    /// For how many seconds a message may wait in an outbox or inbox until the audit warns that it
+    /// is stuck
+    #[arg(long, env = "GOZON_MESSAGE_AGE_LIMIT", default_value_t = 600, value_name = "SECONDS")]
+    pub message_age_limit: u64,
     /// How many findings of each check to name; all are counted
     #[arg(long, env = "GOZON_MAX_FINDINGS", default_value_t = 20, value_name = "N")]
     pub max_findings: usize,
+    /// Ask again for the payment of each order that is NEW with nothing on its way; writes to the
+    /// orders database
+    #[arg(long)]
+    pub repair: bool,
     /// Print the report as JSON
     #[arg(long, env = "GOZON_JSON")]
     pub json: bool,
@@ -206,12 +214,16 @@ pub struct Service {
     pub resend: Resend,
 }
 
-/// What becomes of orders that stay NEW.
+/// What becomes of orders that stay NEW, and of new ones then.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Resend {
     /// For how many seconds an order stays NEW until its payment is asked for again; 0 for ever
     #[arg(long, env = "GOZON_RESEND_AFTER", default_value_t = 60, value_name = "SECONDS")]
     pub resend_after: u32,
+    /// For how many seconds the oldest order may wait for its payment until no new ones are taken;
+    /// off unless set
+    #[arg(long, env = "GOZON_MAX_UNSETTLED", value_name = "SECONDS")]
+    pub max_unsettled: Option<NonZeroU32>,
 }
 
 /// Limits on live sockets.
@@ -282,10 +294,11 @@ mod tests {
                     assert_eq!(variable.to_str(), Some(expected.as_str()));
                 } else {
                     // What is asked of a tool once is not a setting.
-                    let asked = ["all", "cursor", "database", "error", "json", "key", "limit"]
-                        .into_iter()
-                        .chain(["since", "topic", "until", "help", "version"])
-                        .any(|name| name == flag);
+                    let asked =
+                        ["all", "cursor", "database", "error", "json", "key", "limit", "repair"]
+                            .into_iter()
+                            .chain(["since", "topic", "until", "help", "version"])
+                            .any(|name| name == flag);
                     assert!(asked, "--{flag} of {} has no variable", command.get_name());
                 }
             }

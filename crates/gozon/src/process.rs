@@ -7,7 +7,7 @@ use axum::Router;
 use gozon_contract::{RandomSource, Topic};
 use gozon_http::{Health, Limits, Metrics, health_routes, serve};
 use gozon_messaging::Broker;
-use gozon_service::Tasks;
+use gozon_service::{Stage, Tasks};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -80,8 +80,8 @@ pub fn broker(
         .with_context(|| format!("{} can't be used", names("broker-url")))
 }
 
-/// Serves until `stop`; then takes no more requests, finishes those under way, and stops the
-/// loops, stage by stage. Metrics and health are served until the end.
+/// Serves until `stop`; then takes no more requests, closes live streams, finishes the requests
+/// under way, and stops the loops, stage by stage. Metrics and health are served until the end.
 pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> {
     let Server { name, listener, admin, routes, health, tasks } = server;
     let admin_stop = CancellationToken::new();
@@ -93,9 +93,13 @@ pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> 
     }
     tracing::info!("{name} listens on http://{}", listener.local_addr()?);
     let failed = tasks.failed();
-    let serving = serve(listener, routes, Limits::default(), stop);
+    let streams_closed = async {
+        stop.cancelled().await;
+        tasks.stop_stage(Stage::Streams).await;
+    };
+    let serving = serve(listener, routes, Limits::default(), stop.clone());
     tokio::select! {
-        () = serving => {}
+        _ = async { tokio::join!(serving, streams_closed) } => {}
         () = failed.cancelled() => bail!("a loop of {name} has ended; see the log"),
     }
     tracing::info!("stopping: finishing what was accepted");

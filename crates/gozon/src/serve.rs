@@ -72,7 +72,8 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
 pub fn settings(stream: config::Stream, resend: config::Resend) -> Settings {
     let seconds = u64::from(resend.resend_after);
     let resend_after = (seconds > 0).then(|| Duration::from_secs(seconds));
-    Settings { stream: stream.into(), resend_after }
+    let max_unsettled = resend.max_unsettled.map(|limit| Duration::from_secs(limit.get().into()));
+    Settings { stream: stream.into(), resend_after, max_unsettled }
 }
 
 /// `gozon payments`.

@@ -25,6 +25,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("allowed-origins", "https://shop.example,https://admin.shop.example"),
     ("broker-url", "amqp://user:password@host:5672"),
     ("database-url", "postgres://user:password@host/name"),
+    ("max-unsettled", "30"),
     ("orders", "10000"),
     ("orders-database-url", "postgres://user:password@host/orders"),
     ("orders-urls", "http://10.0.0.5:8081,http://10.0.0.6:8081"),

@@ -9,9 +9,8 @@ use gozon_audit::OrderReport;
 use uuid::Uuid;
 
 use crate::{
-    audit::{explain, open},
+    audit::{clocks_of, explain, open},
     config::Databases,
-    migrate::clock_of,
     terminal::{self, printable, printable_json},
 };
 
@@ -35,8 +34,8 @@ pub async fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
     let orders = open("orders", &args.databases.orders_url(), CONNECTIONS)?;
     let payments = open("payments", &args.databases.payments_url(), CONNECTIONS)?;
     let spinner = terminal::spinner("looking for the order".to_owned());
-    let clock = clock_of(&orders).await;
-    let report = gozon_audit::why(&orders, &payments, &clock, args.order).await;
+    let clocks = clocks_of(&orders, &payments).await;
+    let report = gozon_audit::why(&orders, &payments, &clocks, args.order).await;
     spinner.finish_and_clear();
     let report = report.map_err(|error| explain(&error))?;
     let mut out = io::stdout().lock();

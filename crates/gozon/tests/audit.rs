@@ -8,7 +8,11 @@ use gozon_testkit::{TestDb, on_both_databases};
 use serde_json::Value;
 use uuid::Uuid;
 
-on_both_databases!(a_report_for_people_and_one_for_programs, a_database_that_was_never_migrated);
+on_both_databases!(
+    a_report_for_people_and_one_for_programs,
+    a_database_that_was_never_migrated,
+    a_lost_order_is_asked_for_again_once,
+);
 
 fn gozon(command: &str, orders_url: &str, payments_url: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gozon"))
@@ -81,6 +85,38 @@ async fn a_report_for_people_and_one_for_programs(orders: TestDb) {
     assert_eq!(check["counts"]["balance_mismatch"], 3);
     assert_eq!(check["findings"].as_array().unwrap().len(), 1);
     assert_eq!(check["findings"][0]["user_id"], "00000000-0000-0000-0000-000000000001");
+}
+
+async fn a_lost_order_is_asked_for_again_once(orders: TestDb) {
+    let payments = a_second(&orders).await;
+    let run =
+        |command: &str, arguments: &[&str]| gozon(command, orders.url(), payments.url(), arguments);
+    assert!(run("migrate", &[]).status.success());
+    let mut tx = orders.db().begin().await.unwrap();
+    let sql = "insert into orders
+                   (user_id, id, amount, description, status, version, created_at, updated_at)
+               values ($1, $2, 10, 'A red kettle', 'NEW', 1, 1, 1)";
+    let (user, order) = (Uuid::from_u128(1), Uuid::from_u128((7 << 76) + (2 << 62) + 1));
+    tx.query(sql).bind(user).bind(order).execute().await.unwrap();
+    tx.commit().await.unwrap();
+
+    // A plain audit writes nothing.
+    assert_eq!(run("audit", &[]).status.code(), Some(1));
+    let first = run("audit", &["--repair"]);
+    assert_eq!(first.status.code(), Some(1), "{first:?}");
+    let said = String::from_utf8(first.stderr).unwrap();
+    assert!(said.contains("asked again for the payment of 1 orders"), "{said}");
+    // Its request waits now.
+    let second = run("audit", &["--repair"]);
+    assert_eq!(second.status.code(), Some(0), "{second:?}");
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("asked again for the payment of 0 orders"), "{said}");
+    let sql = "select topic, body from outbox_batches";
+    let mut tx = orders.db().begin().await.unwrap();
+    let sent: Vec<(String, String)> = tx.query(sql).fetch_all().await.unwrap();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0, "payment.requested");
+    assert!(sent[0].1.contains(&order.to_string()), "{sent:?}");
 }
 
 async fn a_database_that_was_never_migrated(orders: TestDb) {

@@ -54,8 +54,8 @@ async fn with_letters(test: &TestDb, letters: &[(&str, &str)]) {
 }
 
 async fn count(test: &TestDb, sql: &'static str) -> i64 {
-    let mut tx = test.db().read().await.unwrap();
-    tx.query(Select::new(sql)).fetch_one::<(i64,)>().await.unwrap().0
+    let mut reader = test.db().read().await.unwrap();
+    reader.query(Select::new(sql)).fetch_one::<(i64,)>().await.unwrap().0
 }
 
 async fn letters_are_listed_shown_retried_and_discarded(orders: TestDb) {
@@ -113,7 +113,7 @@ async fn control_characters_of_a_message_are_escaped() {
 }
 
 #[tokio::test]
-async fn a_database_without_tables_is_a_clear_error() {
+async fn database_without_tables_is_a_clear_error() {
     let (orders, payments) = (TestDb::sqlite(), TestDb::sqlite());
     let output = gozon(&orders, &payments, &["list"]);
     let said = String::from_utf8(output.stderr).unwrap();

@@ -28,7 +28,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Adds a part. Its error is shown to whoever asks: name what is missing and nothing internal.
+    /// Adds a part. Its error is public: name what is missing and nothing internal.
     #[must_use]
     pub fn with<F>(
         mut self,

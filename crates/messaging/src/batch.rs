@@ -1,7 +1,7 @@
 //! Events that travel together: one row of the outbox, one message of a broker that carries batches,
 //! one row of the inbox.
 //!
-//! A row or a message costs a database or a broker about the same whatever its size, so the unit of
+//! A row or a message costs a database or a broker about the same for every size, so the unit of
 //! both is the batch, in the JSON batch format of CloudEvents. An event that is alone travels as
 //! itself.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format>
@@ -57,6 +57,16 @@ impl Batch {
     /// The media type of the body.
     pub fn content_type(&self) -> &'static str {
         if self.is_array() { BATCH_CONTENT_TYPE } else { crate::CONTENT_TYPE }
+    }
+
+    /// The partition key of the event, if it is the only one.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) fn key_of_one(&self) -> Option<String> {
+        if self.is_array() {
+            return None;
+        }
+        let head: Head = serde_json::from_slice(&self.body).ok()?;
+        head.partitionkey.filter(|key| key.len() <= 255)
     }
 
     /// All events of the batch.

@@ -1,4 +1,4 @@
-//! The transactional outbox: what is to be sent becomes durable in the transaction that it speaks of.
+//! The transactional outbox: messages become durable in the transaction that they report.
 
 use std::{
     sync::{

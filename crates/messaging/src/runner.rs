@@ -11,7 +11,7 @@
 //!
 //! A [`Job`] has a [`Guard`], which makes a repeat of it do nothing: an idempotency key, or the id of
 //! a delivery. A [`UseCase`] decides without side effects, from what it can only read, and says what
-//! is to be written, sent, and done after the commit. The runner knows neither HTTP nor brokers.
+//! to write, to send, and to do after the commit. The runner knows neither HTTP nor brokers.
 
 use std::{
     collections::HashSet,
@@ -74,11 +74,11 @@ pub enum Mode {
 pub struct Decision<R> {
     /// One reply to each command, in order.
     pub replies: Vec<R>,
-    /// What is to be written.
+    /// The statements to run.
     pub writes: Vec<Statement>,
-    /// What is to be sent.
+    /// The events to send.
     pub outgoing: Outgoing,
-    /// What is to be done after the commit, in this process. Nothing may depend on it, since a crash
+    /// Side effects within this process, run after the commit. Nothing may depend on it, since a crash
     /// can come before it as well as after it.
     pub after_commit: Option<AfterCommit>,
 }
@@ -152,7 +152,7 @@ impl Failure {
     /// Whether it says nothing about the job: the environment is at fault, or somebody who holds a
     /// lock.
     pub fn is_circumstance(&self) -> bool {
-        matches!(self, Self::Store(Error::Unavailable(_) | Error::Locked(_) | Error::Conflict(_)))
+        matches!(self, Self::Store(Error::Unavailable(_) | Error::Locked(_)))
     }
 }
 
@@ -278,7 +278,7 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
                 .collect();
             let done: Vec<(&G, &[U::Reply])> =
                 answered.iter().map(|(i, replies)| (guards[*i], &replies[..])).collect();
-            // Marks first: whoever is late waits there, holding nothing that the other needs.
+            // Marks first: the later of two repeats waits there, holding nothing that the other needs.
             let mut writes = G::mark(&done, self.context.clock.now());
             writes.extend(decision.writes);
             let added = self.context.outbox.add(decision.outgoing);

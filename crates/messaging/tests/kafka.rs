@@ -271,8 +271,9 @@ async fn neighbours_of_a_refused_event_are_sent() {
     let mut sent = several(topic, 0..10);
     // lz4 can't make this smaller.
     let random = RandomSource::seeded(1);
-    let filler: String = (0..2000).map(|_| format!("{:016x}", random.next_u64())).collect();
-    sent[4].body = filled("4", &filler);
+    let noise: Vec<_> = (0..2000).map(|_| format!("{:016x}", random.next_u64())).collect();
+    let noise = noise.concat();
+    sent[4].body = filled("4", &noise);
     match broker.publish(&sent).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["4"]),
         other => panic!("{other:?}"),
@@ -284,8 +285,8 @@ async fn neighbours_of_a_refused_event_are_sent() {
     broker.publish(&more).await.unwrap();
     // Nor is it the end of the others that share its batch: these arrive, though the batch, which
     // is then split, is refused.
-    let filled = String::from_utf8(filled("b", &filler).to_vec()).unwrap();
-    let body = format!(r#"[{{"id":"a"}},{filled},{{"id":"c"}}]"#).into_bytes().into();
+    let large = String::from_utf8(filled("b", &noise).to_vec()).unwrap();
+    let body = format!(r#"[{{"id":"a"}},{large},{{"id":"c"}}]"#).into_bytes().into();
     let batch = Batch { id: "batch".to_owned(), topic: topic.name.to_owned(), body };
     match broker.publish(&[batch]).await {
         Err(BrokerError::Rejected { ids, .. }) => assert_eq!(ids, ["batch"]),

@@ -13,13 +13,14 @@ use gozon_contract::{
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
 use gozon_store::Reader;
 
-use crate::{recent::Recent, sql, stream::Hub};
+use crate::{recent::Recent, sql, stream::Subscriptions, unsettled::Intake};
 
 /// Applies the results of payments.
 pub(crate) struct ApplyResults {
     pub(crate) clock: Clock,
     pub(crate) recent: Recent,
-    pub(crate) hub: Hub,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) intake: Intake,
 }
 
 #[async_trait]
@@ -50,19 +51,23 @@ impl UseCase for ApplyResults {
         let changed = move_on(&orders, results.into_values(), self.clock.now())?;
 
         let mut outgoing = Outgoing::default();
-        changed.iter().for_each(|(order, trace)| outgoing.push(&order_changed(order, *trace)));
+        for (order, trace) in &changed {
+            outgoing.push(&order_changed(order, *trace));
+        }
         let writes = if changed.is_empty() { Vec::new() } else { vec![sql::move_orders(&changed)] };
-        let (recent, hub) = (self.recent.clone(), self.hub.clone());
+        let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
+        let intake = self.intake.clone();
         Ok(Decision {
             replies: vec![(); events.len()],
             writes,
             outgoing,
             after_commit: Some(Box::new(move || {
                 recent.forget(changed.iter().map(|(order, _)| order.id));
+                intake.settled(changed.iter().map(|(order, _)| order));
                 let took = metrics::histogram!("gozon_order_settle_seconds");
                 for (order, trace) in &changed {
                     took.record(order.updated_at.since(order.created_at).as_secs_f64());
-                    hub.settled_here(order, *trace);
+                    subscriptions.settled_here(order, *trace);
                 }
             })),
         })

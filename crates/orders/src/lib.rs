@@ -1,5 +1,5 @@
 //! The orders service: placing orders, reading them, hearing how their payment ended, and telling
-//! whoever is watching.
+//! the clients that watch.
 
 mod apply;
 mod get;
@@ -10,6 +10,8 @@ mod resend;
 mod service;
 mod sql;
 mod stream;
+mod unsettled;
 
+pub use resend::ask_again;
 pub use service::{MIGRATIONS, Orders, Settings, TOPICS, openapi};
 pub use stream::StreamLimits;

@@ -40,7 +40,7 @@ pub(crate) async fn list(
     let status = status.map_err(|error| Params::out_of_range("status", error.to_string()))?;
     let before = page.cursor(read_cursor)?;
     let mut reader = app.db.read().await.map_err(store_problem)?;
-    let filter = Filter { before, status, changed_since: None };
+    let filter = Filter { before, status };
     let orders =
         sql::list_orders(&mut reader, user, filter, page.limit + 1).await.map_err(store_problem)?;
     Ok(Json(Page::cut(orders, page.limit, |order| format!("o{}", order.id.uuid().simple()))))

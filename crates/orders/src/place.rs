@@ -10,12 +10,12 @@ use gozon_contract::{
 };
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem, RequestContext};
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, UseCase};
-use gozon_service::IdempotencyKey;
+use gozon_service::{IdempotencyKey, find_answer};
 use gozon_store::Reader;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{recent::Recent, service::App, sql, stream::Hub};
+use crate::{recent::Recent, service::App, sql, stream::Subscriptions};
 
 /// What to order.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -36,7 +36,7 @@ pub(crate) struct Placement {
 /// Places orders.
 pub(crate) struct PlaceOrders {
     pub(crate) recent: Recent,
-    pub(crate) hub: Hub,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 #[async_trait]
@@ -63,11 +63,11 @@ impl UseCase for PlaceOrders {
             writes: vec![sql::insert_orders(&orders)],
             outgoing,
             after_commit: Some({
-                let (recent, hub) = (self.recent.clone(), self.hub.clone());
+                let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
                 Box::new(move || {
                     recent.remember(&orders);
                     for (order, trace) in orders.iter().zip(traces) {
-                        hub.placed(order, trace);
+                        subscriptions.placed(order, trace);
                     }
                 })
             }),
@@ -111,7 +111,7 @@ pub(crate) fn payment_requested(
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`validation_failed`, `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`service_unavailable`, `too_many_unsettled`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn place(
@@ -126,6 +126,14 @@ pub(crate) async fn place(
     let (amount, description) = fields.finish(amount.zip(description))?;
     let request = NewOrder { amount, description };
     let key = IdempotencyKey::of(&headers, "POST /orders", &request)?;
+    if let Err(closed) = app.intake.check() {
+        // A repeat of an order that was placed is no new one.
+        let placed = match &key {
+            Some(key) => find_answer(&app.db, user_id, key).await?,
+            None => None,
+        };
+        return placed.ok_or(closed);
+    }
 
     let now = app.clock.now();
     let order = Order {

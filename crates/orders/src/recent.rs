@@ -1,8 +1,8 @@
 //! Orders that this instance has placed and that wait for their payment.
 //!
 //! To move an order on, it must be known what it is; most were placed here a moment ago. What is
-//! remembered is only a guess: whoever acts on it says from which version, and if that is no longer
-//! the stored one, nothing is written and the order is read.
+//! remembered is only a guess: an update names the version that it starts from, and if that is no
+//! longer the stored one, nothing is written and the order is read.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! Orders that stay NEW are asked for again.
 //!
 //! Nothing of ours loses a request. But a broker may lose its data, an operator may purge a queue, and
-//! both databases may be restored to an instant. Whatever the cause: payments answers a request again
+//! both databases may be restored to an instant. In each case payments answers a request again
 //! that it has answered before, and pays one that it has never seen.
 //!
 //! Each order is looked at once, when it has reached the age; those that are NEW then are asked for,
@@ -9,11 +9,16 @@
 //! where most of those asked for are settled by the next look, the answers were lost, and more are
 //! asked for; where they are not, payments has a backlog, and asking again would only make it longer.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
-use gozon_contract::{Order, OrderStatus, PAYMENT_REQUESTED, Timestamp};
-use gozon_messaging::{Context, Outgoing};
-use gozon_store::Result;
+use gozon_contract::{
+    Clock, Order, OrderId, OrderStatus, PAYMENT_REQUESTED, RandomSource, Timestamp, UserId,
+};
+use gozon_messaging::{Context, Outbox, Outgoing};
+use gozon_store::{Db, Result};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +29,8 @@ use crate::{place::payment_requested, sql};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How far back the first look goes. What is older is for `gozon audit --repair`.
 const FIRST_LOOK_BACK: Duration = Duration::from_hours(24);
+/// The longest stretch of time whose orders are read at once: the settled ones are read too.
+const MAX_STRETCH: Duration = Duration::from_mins(5);
 /// The least and the most orders asked for at a time.
 const MIN_ASKED: usize = 50;
 const MAX_ASKED: usize = 2_000;
@@ -45,7 +52,8 @@ pub(crate) struct Resend {
 
 /// An order that was asked for, and when to look at it again.
 struct Asked {
-    order: Order,
+    user: UserId,
+    order: OrderId,
     wait: Duration,
     again_at: Timestamp,
 }
@@ -77,9 +85,13 @@ impl Resend {
     pub(crate) async fn step(&mut self) -> Result<usize> {
         let now = self.context.clock.now();
         let mut due = self.still_new(now).await?;
-        let room = self.limit.saturating_sub(due.len());
-        if room > 0 && self.waiting.len() < MAX_WAITING {
-            let until = now.minus(self.after);
+        let late = now.minus(self.after);
+        while due.len() < self.limit
+            && self.waiting.len() < MAX_WAITING
+            && self.looked_until.0 < late
+        {
+            let room = self.limit - due.len();
+            let until = self.looked_until.0.plus(MAX_STRETCH).min(late);
             let mut reader = self.context.db.read().await?;
             let found = sql::new_orders(&mut reader, self.looked_until, until, room).await?;
             drop(reader);
@@ -87,7 +99,7 @@ impl Resend {
                 Some(last) if found.len() == room => (last.created_at, last.id.uuid()),
                 _ => self.looked_until.max((until, Uuid::max())),
             };
-            let known = |order: &Order| self.waiting.iter().any(|asked| asked.order.id == order.id);
+            let known = |order: &Order| self.waiting.iter().any(|asked| asked.order == order.id);
             let new = found.into_iter().filter(|order| !known(order));
             due.extend(new.map(|order| (order, self.after)));
         }
@@ -98,7 +110,8 @@ impl Resend {
         let count = due.len();
         for (order, wait) in due {
             let again_at = now.plus(self.context.random.jitter(wait));
-            self.waiting.push_back(Asked { order, wait: (wait * 2).min(MAX_WAIT), again_at });
+            let Order { user_id: user, id: order, .. } = order;
+            self.waiting.push_back(Asked { user, order, wait: (wait * 2).min(MAX_WAIT), again_at });
         }
         Ok(count)
     }
@@ -112,20 +125,18 @@ impl Resend {
         if over.is_empty() {
             return Ok(Vec::new());
         }
-        over.sort_unstable_by_key(|asked| (asked.order.user_id, asked.order.id));
-        let keys: Vec<_> = over.iter().map(|asked| (asked.order.user_id, asked.order.id)).collect();
+        over.sort_unstable_by_key(|asked| (asked.user, asked.order));
+        let keys: Vec<_> = over.iter().map(|asked| (asked.user, asked.order)).collect();
         let mut reader = self.context.db.read().await?;
-        let orders = sql::orders_of(&mut reader, &keys).await?;
+        let mut orders = sql::orders_of(&mut reader, &keys).await?;
         drop(reader);
-        let is_new = |asked: &Asked| {
-            orders.get(&asked.order.id).is_some_and(|order| order.status == OrderStatus::New)
-        };
-        let looked_at = |asked: &Asked| keys.contains(&(asked.order.user_id, asked.order.id));
+        orders.retain(|_, order| order.status == OrderStatus::New);
+        let keys: HashSet<_> = keys.into_iter().collect();
         let mut due = Vec::new();
         self.waiting.retain(|asked| {
-            let looked_at = looked_at(asked);
-            if looked_at && is_new(asked) {
-                due.push((asked.order.clone(), asked.wait));
+            let looked_at = keys.contains(&(asked.user, asked.order));
+            if let (true, Some(order)) = (looked_at, orders.get(&asked.order)) {
+                due.push((Order::clone(order), asked.wait));
             }
             !looked_at
         });
@@ -141,14 +152,7 @@ impl Resend {
     }
 
     async fn ask(&self, orders: &[(Order, Duration)]) -> Result<()> {
-        let mut outgoing = Outgoing::default();
-        for (order, _) in orders {
-            outgoing.push(&payment_requested(order, None));
-        }
-        let added = self.context.outbox.add(outgoing);
-        let writes = added.statement().into_iter().collect();
-        self.context.db.optimistic().await?.commit(writes).await?;
-        added.committed();
+        ask(&self.context.db, &self.context.outbox, orders.iter().map(|(order, _)| order)).await?;
         tracing::warn!(
             orders = orders.len(),
             first = %orders[0].0.id,
@@ -160,11 +164,52 @@ impl Resend {
     }
 }
 
+/// Puts a request for the payment of each order into the outbox.
+async fn ask(db: &Db, outbox: &Outbox, orders: impl Iterator<Item = &Order>) -> Result<()> {
+    let mut outgoing = Outgoing::default();
+    for order in orders {
+        outgoing.push(&payment_requested(order, None));
+    }
+    let added = outbox.add(outgoing);
+    let writes = added.statement().into_iter().collect();
+    db.optimistic().await?.commit(writes).await?;
+    added.committed();
+    Ok(())
+}
+
+/// Asks again for the payment of those of these orders that are still NEW, from outside the service;
+/// how many they are. A running instance sends the requests within seconds. To ask more often than
+/// needed is no harm: an order is paid for once.
+///
+/// # Errors
+/// As the database says. The requests of earlier orders are on their way then.
+pub async fn ask_again(
+    db: &Db,
+    clock: &Clock,
+    random: &RandomSource,
+    keys: &[(UserId, OrderId)],
+) -> Result<usize> {
+    let (outbox, _) = Outbox::new(clock.clone(), random.clone());
+    let mut asked = 0;
+    for keys in keys.chunks(MAX_ASKED) {
+        let mut reader = db.read().await?;
+        let orders = sql::orders_of(&mut reader, keys).await?;
+        drop(reader);
+        let new = orders.values().filter(|order| order.status == OrderStatus::New);
+        let new: Vec<&Order> = new.map(|order| &**order).collect();
+        if !new.is_empty() {
+            ask(db, &outbox, new.iter().copied()).await?;
+            asked += new.len();
+        }
+    }
+    Ok(asked)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use gozon_contract::{Clock, Description, Money, OrderId, RandomSource, UserId};
+    use gozon_contract::{Description, Money};
     use gozon_messaging::broker::Memory;
     use gozon_store::migrate;
     use gozon_testkit::{TestDb, on_both_databases};
@@ -273,7 +318,7 @@ mod tests {
         let mut shop = shop(test).await;
         let orders = shop.place(5 * MIN_ASKED).await;
         assert_eq!(shop.asked_after(AFTER * 2).await, MIN_ASKED);
-        let asked: Vec<_> = shop.resend.waiting.iter().map(|asked| asked.order.id).collect();
+        let asked: Vec<_> = shop.resend.waiting.iter().map(|asked| asked.order).collect();
         let settled: Vec<_> =
             orders.iter().filter(|order| asked.contains(&order.id)).cloned().collect();
         shop.settle(&settled).await;

@@ -13,7 +13,6 @@ use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::Broker;
 use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached};
 use gozon_store::{DatabaseClock, Db, Migration};
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,7 +23,8 @@ use crate::{
     place::{PlaceOrders, Placement},
     recent::Recent,
     resend::Resend,
-    stream::{self, Hub, StreamLimits},
+    stream::{self, Listener, StreamLimits, Subscriptions},
+    unsettled::{Intake, Unsettled},
 };
 
 const NAME: &str = "orders";
@@ -55,9 +55,11 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) random: RandomSource,
     pub(crate) place: GroupCommit<Placement>,
-    pub(crate) hub: Hub,
-    /// Tells the sockets to end.
-    pub(crate) sockets_stop: CancellationToken,
+    /// Whether new orders are taken.
+    pub(crate) intake: Intake,
+    pub(crate) subscriptions: Subscriptions,
+    /// Closes the live clients.
+    pub(crate) streams_stop: CancellationToken,
 }
 
 /// The settings of the service.
@@ -67,6 +69,8 @@ pub struct Settings {
     pub stream: StreamLimits,
     /// How long an order stays NEW until its payment is asked for again; `None` for ever.
     pub resend_after: Option<Duration>,
+    /// No new orders are taken while the oldest one has waited longer for its payment.
+    pub max_unsettled: Option<Duration>,
 }
 
 /// A running orders service.
@@ -106,55 +110,51 @@ impl Orders {
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let (hub, recent) = (Hub::new(settings.stream), Recent::new());
+        let (subscriptions, recent) = (Subscriptions::new(settings.stream), Recent::new());
         let clock = time.clock();
         let mut wiring =
             Wiring::new(NAME, db.clone(), Arc::clone(&broker), time, random.clone(), tasks);
-        let place =
-            wiring.group_commit("orders", PlaceOrders { recent: recent.clone(), hub: hub.clone() });
-        wiring.inbox(
-            PAYMENT_SETTLED,
-            ApplyResults { clock: clock.clone(), recent, hub: hub.clone() },
-        );
+        let place = PlaceOrders { recent: recent.clone(), subscriptions: subscriptions.clone() };
+        let place = wiring.group_commit("orders", place);
+        let intake = Intake::default();
+        let apply = ApplyResults {
+            clock: clock.clone(),
+            recent,
+            subscriptions: subscriptions.clone(),
+            intake: intake.clone(),
+        };
+        wiring.inbox(PAYMENT_SETTLED, apply);
         let listening = Arc::new(AtomicBool::new(false));
-        let listener = stream::listen(
+        let listener = Listener {
             broker,
-            hub.clone(),
-            clock.clone(),
-            random.clone(),
-            Arc::clone(&listening),
-            tasks.stop_token(Stage::Inboxes),
-        );
+            subscriptions: subscriptions.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            receiving: Arc::clone(&listening),
+        };
+        let listener = listener.run(tasks.stop_token(Stage::Inboxes));
         tasks.spawn(Stage::Inboxes, ORDER_CHANGED.name, listener);
-        let sockets_stop = tasks.stop_token(Stage::Requests);
-        let closing = sockets_closed(hub.clone(), sockets_stop.clone());
-        tasks.spawn(Stage::Requests, "sockets", closing);
+        let streams_stop = tasks.stop_token(Stage::Streams);
+        let closed = stream::all_closed(subscriptions.clone(), streams_stop.clone());
+        tasks.spawn(Stage::Streams, "streams", closed);
         if let Some(after) = settings.resend_after {
             let resend = Resend::new(wiring.context.clone(), after);
             let stop = tasks.stop_token(Stage::Requests);
             tasks.spawn(Stage::Requests, "resend", resend.run(stop));
         }
+        if let Some(limit) = settings.max_unsettled {
+            let unsettled = Unsettled::new(wiring.context.clone(), limit, intake.clone());
+            let stop = tasks.stop_token(Stage::Requests);
+            tasks.spawn(Stage::Requests, "unsettled", unsettled.run(stop));
+        }
         let health =
             wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 
-        let app = App { db, clock, random: random.clone(), place, hub, sockets_stop };
+        let app =
+            App { db, clock, random: random.clone(), place, intake, subscriptions, streams_stop };
         let (api, document) = endpoints().split_for_parts();
         let routes =
             api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
-    }
-}
-
-/// Waits for `stop`, and then a little for every socket to have said why it ends.
-async fn sockets_closed(hub: Hub, stop: CancellationToken) {
-    stop.cancelled().await;
-    let closed = async {
-        while hub.sockets() > 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
-        sleep(Duration::from_millis(100)).await;
-    };
-    if timeout(Duration::from_secs(5), closed).await.is_err() {
-        tracing::warn!("stopped with sockets still open");
     }
 }

@@ -92,8 +92,6 @@ pub(crate) struct Filter {
     pub before: Option<OrderId>,
     /// Only those with this status.
     pub status: Option<OrderStatus>,
-    /// Only those that changed then or later.
-    pub changed_since: Option<Timestamp>,
 }
 
 /// Up to `limit` of a user's orders, newest first.
@@ -110,13 +108,36 @@ pub(crate) async fn list_orders(
              from orders
              where user_id = $1 and id < $2
                and status = coalesce(cast($3 as text), status)
-               and updated_at >= $4
-             order by id desc limit $5"
+             order by id desc limit $4"
         ))
         .bind(user.uuid())
         .bind(filter.before.map_or(Uuid::max(), OrderId::uuid))
         .bind(filter.status.map(OrderStatus::as_str))
-        .bind(filter.changed_since.map_or(i64::MIN, Timestamp::micros))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all()
+        .await?;
+    raw.into_iter().map(Order::try_from).collect()
+}
+
+/// Up to `limit` of a user's orders that changed at `since` or later, in the order of their ids and
+/// after the given one.
+pub(crate) async fn orders_changed_since(
+    reader: &mut Reader,
+    user: UserId,
+    since: Timestamp,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Vec<Order>> {
+    let raw: Vec<RawOrder> = reader
+        .query(select!(
+            "select user_id, id, amount, description, status, cancel_reason, version,
+                    created_at, updated_at
+             from orders where user_id = $1 and id > $2 and updated_at >= $3
+             order by id limit $4"
+        ))
+        .bind(user.uuid())
+        .bind(after.map_or(Uuid::nil(), OrderId::uuid))
+        .bind(since.micros())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all()
         .await?;
@@ -147,6 +168,24 @@ pub(crate) async fn new_orders(
         .fetch_all()
         .await?;
     raw.into_iter().map(Order::try_from).collect()
+}
+
+/// When the oldest of the orders that are NEW and were created from `from` to `until` was created.
+pub(crate) async fn oldest_new(
+    reader: &mut Reader,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<Option<Timestamp>> {
+    let (oldest,): (Option<i64>,) = reader
+        .query(select!(
+            "select min(created_at) from orders
+             where created_at >= $1 and created_at <= $2 and status = 'NEW'"
+        ))
+        .bind(from.micros())
+        .bind(until.micros())
+        .fetch_one()
+        .await?;
+    Ok(oldest.map(Timestamp::from_micros))
 }
 
 /// The orders with these keys, as far as there are any; locked until the transaction ends, if it

@@ -35,6 +35,7 @@ fn requests(count: usize, users: usize) -> Vec<PaymentRequested> {
 #[divan::bench(args = [1, 50, 500])]
 fn settle_500(bencher: Bencher, users: usize) {
     let (requests, accounts) = (requests(500, users), (0..users).map(account));
+    let requests: Vec<_> = requests.iter().collect();
     bencher.counter(ItemsCount::new(500_usize)).bench_local(|| {
         let mut ledger = Ledger::open(accounts.clone(), NOW);
         let settlement = ledger.settle(black_box(&requests), []).expect("no contradiction");

@@ -108,7 +108,7 @@ pub struct Ledger {
     entries: Vec<Entry>,
 }
 
-/// What is to be stored.
+/// The rows to store.
 #[derive(Debug)]
 pub struct Changes {
     /// The accounts that changed, each with the version it had before, in order of user.
@@ -186,7 +186,7 @@ impl Ledger {
         Ok(settlement)
     }
 
-    /// What is to be stored.
+    /// The rows to store.
     pub fn close(self) -> Changes {
         let changed = |account: &Account| {
             let before = *self.loaded_versions.get(&account.user_id)?;

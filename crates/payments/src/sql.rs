@@ -79,7 +79,7 @@ pub(crate) async fn accounts_of(
 /// an order has a payment already, or an account has changed meanwhile, that is a conflict, and none
 /// of it, and no debit, is kept.
 ///
-/// The accounts come first, as they do for whoever locks them when it reads: of several who want
+/// The accounts come first, as they do for a transaction that locks them when it reads: of several that want
 /// the same ones, all but one wait there, holding nothing that the others need.
 pub(crate) fn store(payments: &[Payment], changes: &Changes, now: Timestamp) -> Vec<Statement> {
     let mut statements = Vec::new();

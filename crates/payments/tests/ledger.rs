@@ -1,4 +1,4 @@
-//! What must be true of the pure core, whatever it is asked.
+//! Properties of the pure core that hold for all requests.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -115,7 +115,8 @@ impl Tables {
     /// The outcomes, request by request.
     fn settle(&mut self, requests: &[PaymentRequested]) -> Vec<Outcome> {
         let mut ledger = self.open();
-        let settlement = ledger.settle(requests, self.payments.iter().copied()).unwrap();
+        let requests: Vec<_> = requests.iter().collect();
+        let settlement = ledger.settle(&requests, self.payments.iter().copied()).unwrap();
         self.store(ledger.close());
         self.payments.extend(&settlement.new);
         settlement.answers.iter().map(|payment| payment.outcome).collect()
@@ -181,7 +182,7 @@ proptest! {
     /// Requests are decided in the order in which they arrive: a clerk with a pencil, taking them
     /// one after the other, comes to the same.
     #[test]
-    fn a_clerk_with_a_pencil_agrees(case in case()) {
+    fn deciding_one_by_one_on_paper_agrees(case in case()) {
         let mut tables = case.tables();
         let mut balances: HashMap<UserId, i64> = tables
             .accounts
@@ -263,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn a_repeat_that_contradicts_is_refused(case in case(), more in 1..100_i64) {
+    fn contradicting_repeat_is_refused(case in case(), more in 1..100_i64) {
         let settled = case.run();
         for payment in &settled.payments {
             let amount = payment.amount.minor() % (Money::MAX - 100) + more;
@@ -281,7 +282,7 @@ proptest! {
                 },
             ] {
                 let mut ledger = settled.open();
-                prop_assert!(ledger.settle(&[forged], settled.payments.iter().copied()).is_err());
+                prop_assert!(ledger.settle(&[&forged], settled.payments.iter().copied()).is_err());
                 prop_assert!(ledger.close().entries.is_empty());
             }
         }

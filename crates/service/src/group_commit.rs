@@ -70,8 +70,10 @@ impl<C: Send + Sync + 'static> GroupCommit<C> {
                 }
             }
             // Groups that are still being tried one by one.
-            let _ =
-                committer.splits.acquire_many(u32::try_from(MAX_SPLIT_GROUPS).unwrap_or(1)).await;
+            let all = u32::try_from(MAX_SPLIT_GROUPS).unwrap_or(1);
+            let _ = committer.splits.acquire_many(all).await;
+            // Without anybody left to submit, there is nothing to do until then.
+            stop.cancelled().await;
         };
         (Self { queue }, run)
     }

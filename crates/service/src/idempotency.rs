@@ -6,12 +6,14 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use async_trait::async_trait;
 use axum::http::{HeaderMap, StatusCode};
 use gozon_contract::{Timestamp, UserId};
-use gozon_http::{Answer, Problem};
+use gozon_http::{Answer, Answered, Problem};
 use gozon_messaging::{Done, Expiring, Guard};
-use gozon_store::{Migration, Reader, Result, Rows, Statement, select};
+use gozon_store::{Db, Migration, Reader, Result, Rows, Statement, select};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+
+use crate::store_problem;
 
 /// The table of a service that takes idempotency keys.
 pub const MIGRATIONS: &[Migration] = &[Migration {
@@ -120,6 +122,23 @@ impl Guard for Keyed {
         let answers: Vec<_> = done.iter().filter_map(keyed).collect();
         if answers.is_empty() { Vec::new() } else { vec![keep(answers, now)] }
     }
+}
+
+/// The answer that a user's earlier request with this key was given, if there was one.
+///
+/// # Errors
+/// 503 when the database is away.
+pub async fn find_answer(
+    db: &Db,
+    user: UserId,
+    key: &IdempotencyKey,
+) -> std::result::Result<Option<Answered>, Problem> {
+    let guard = Keyed { user, key: Some(key.clone()) };
+    let find = async { Keyed::find(&mut db.read().await?, &[&guard]).await };
+    let done = find.await.map_err(store_problem)?.pop().flatten();
+    Ok(done.and_then(|mut done| {
+        Some(Answered { answer: done.replies.pop()?, replayed: done.repeated })
+    }))
 }
 
 /// Which of these keys were used before, with what, and the answers given then.

@@ -5,13 +5,14 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// When a loop stops, once the process takes no more requests. Each stage is complete before the
-/// next one is told.
+/// When a loop stops, once the process is to stop. Each stage is complete before the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Closes the live streams; requests are still being finished.
+    Streams,
     /// Answers what was accepted.
     Requests,
-    /// Sends what was committed; whoever receives it is still there.
+    /// Sends what was committed; its receivers still run.
     Relays,
     /// Finishes what was received.
     Inboxes,
@@ -20,7 +21,7 @@ pub enum Stage {
 /// The loops of a process. Clones are the same loops.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
-    stages: [(CancellationToken, TaskTracker); 3],
+    stages: [(CancellationToken, TaskTracker); 4],
     failed: CancellationToken,
 }
 
@@ -53,18 +54,24 @@ impl Tasks {
         });
     }
 
-    /// Cancelled when a loop has ended that should not have: the process is to end, so that whoever
-    /// supervises it starts it anew.
+    /// Cancelled when a loop has ended that should not have: the process must end, so that its
+    /// supervisor starts it anew.
     pub fn failed(&self) -> CancellationToken {
         self.failed.clone()
     }
 
+    /// Stops the loops of a stage. Those before it have stopped.
+    pub async fn stop_stage(&self, stage: Stage) {
+        let (token, tracker) = &self.stages[stage as usize];
+        token.cancel();
+        tracker.close();
+        tracker.wait().await;
+    }
+
     /// Stops every loop, stage by stage.
     pub async fn stop(&self) {
-        for (token, tracker) in &self.stages {
-            token.cancel();
-            tracker.close();
-            tracker.wait().await;
+        for stage in [Stage::Streams, Stage::Requests, Stage::Relays, Stage::Inboxes] {
+            self.stop_stage(stage).await;
         }
     }
 }

@@ -1,15 +1,20 @@
 //! The time of a database, which is the time of everything that is stored in it.
 //!
-//! Machines disagree about the time, and some are wrong by days. Whatever is stored, compared or
+//! Machines disagree about the time, and some are wrong by days. All that is stored, compared or
 //! purged uses the time of the one database that all instances of a service share, plus a correction
 //! that is stored in it. A process measures it when it starts and every few seconds, and goes on by
 //! its own monotonic clock in between.
 //!
 //! The database's time can jump too: its host's clock is set, or a host with another clock takes
 //! over. A process that sees a jump puts it into the correction, so that the service's time goes on
-//! as if nothing had happened: no lease ends early, and nothing is purged before its time.
+//! as if nothing had happened: no lease ends early, and nothing is purged before its time. A process
+//! that sees another correction than before follows it: it was made by one that knew the time before
+//! the jump, or by an operator, who may set it to 0.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use gozon_contract::{Clock, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -51,6 +56,8 @@ struct Measured {
 pub struct DatabaseClock {
     db: Db,
     clock: Clock,
+    /// The correction that was measured last.
+    correction: AtomicI64,
 }
 
 impl DatabaseClock {
@@ -59,8 +66,9 @@ impl DatabaseClock {
     /// # Errors
     /// As the database says.
     pub async fn start(db: Db) -> Result<Self> {
-        let clock = Clock::following(measure(&db).await?.now);
-        Ok(Self { db, clock })
+        let measured = measure(&db).await?;
+        let clock = Clock::following(measured.now.plus(measured.at.elapsed()));
+        Ok(Self { db, clock, correction: AtomicI64::new(measured.correction) })
     }
 
     /// The clock to use.
@@ -90,22 +98,31 @@ impl DatabaseClock {
         }
         let expected = self.clock.now().minus(measured.at.elapsed());
         let ahead = measured.now.micros().saturating_sub(expected.micros());
-        if ahead.unsigned_abs() <= u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX) {
+        let known = self.correction.swap(measured.correction, Ordering::Relaxed);
+        let jumped =
+            ahead.unsigned_abs() > u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX);
+        if !jumped || known != measured.correction {
+            if jumped {
+                tracing::warn!(seconds = ahead / 1_000_000, "another process has set the time");
+            }
             self.clock.set(measured.now.plus(measured.at.elapsed()));
             return Ok(());
         }
         tracing::warn!(seconds = ahead / 1_000_000, "the database's clock has jumped; corrected");
         let mut tx = self.db.begin().await?;
+        let correction = measured.correction.saturating_sub(ahead);
         let corrected = tx
             .query("update service_clock set correction = $1 where one = 1 and correction = $2")
-            .bind(measured.correction.saturating_sub(ahead))
+            .bind(correction)
             .bind(measured.correction)
             .execute()
             .await?;
         if corrected == 0 {
             return Err(Error::conflict("another process has corrected the jump"));
         }
-        tx.commit().await
+        tx.commit().await?;
+        self.correction.store(correction, Ordering::Relaxed);
+        Ok(())
     }
 }
 

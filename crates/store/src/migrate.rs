@@ -42,7 +42,7 @@ pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
     loop {
         match in_one_transaction(db, steps).await {
             // Of several processes that make a SQLite file at the same time, all but one may be
-            // told that it is locked, whatever they are ready to wait.
+            // told that it is locked, however long they would wait.
             Err(Error::Conflict(_)) if attempts < ATTEMPTS => {
                 attempts += 1;
                 sleep(PAUSE).await;

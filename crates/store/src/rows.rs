@@ -1,4 +1,4 @@
-//! A batch of rows, passed to one statement in whatever form the database likes best.
+//! A batch of rows, passed to one statement in the form that is fastest on each database.
 
 use std::{fmt::Write as _, mem::take};
 

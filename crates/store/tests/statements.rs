@@ -277,7 +277,7 @@ async fn one_failing_statement_undoes_all(test: TestDb) {
     assert_eq!(all(&mut db.read().await.unwrap()).await, []);
 }
 
-/// What was decided upon has changed: nothing is done, and whoever asks may decide again.
+/// What was decided upon has changed: nothing is done, and the caller may decide again.
 async fn unexpected_row_count_is_a_conflict_that_undoes_all(test: TestDb) {
     let db = with_table(&test).await;
     let change = |text, numbers: &[i64], expected| {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use gozon_contract::{PAYMENT_REQUESTED, PAYMENT_SETTLED, Timestamp};
+use gozon_contract::{PAYMENT_REQUESTED, PAYMENT_SETTLED};
 use serde::Serialize;
 
 use super::{Order, OrderReport, Payment, Place, Waiting};
 use crate::{
     Side,
     case::Case,
+    judge::{Limits, Now},
     sql::{OrderRow, PaymentRow},
 };
 
@@ -38,7 +39,7 @@ impl Verdict {
 }
 
 /// Judges what both databases know.
-pub(super) fn judge(report: &OrderReport, now: Timestamp) -> Verdict {
+pub(super) fn judge(report: &OrderReport, now: Now) -> Verdict {
     if report.is_unknown() {
         return Verdict::new(
             "neither database knows this order".to_owned(),
@@ -67,7 +68,7 @@ pub(super) fn judge(report: &OrderReport, now: Timestamp) -> Verdict {
 }
 
 /// What the audit finds wrong with this order.
-fn contradictions(report: &OrderReport, now: Timestamp) -> Vec<String> {
+fn contradictions(report: &OrderReport, now: Now) -> Vec<String> {
     let id = report.order_id;
     let mut case = Case::new(id);
     if let Some(order) = report.order.clone() {
@@ -103,7 +104,7 @@ fn contradictions(report: &OrderReport, now: Timestamp) -> Vec<String> {
         });
     }
     // Waiting is explained below, so that no age is too old here.
-    let across = case.across(now, Duration::MAX);
+    let across = case.across(now, Limits::NONE);
     case.within_payments().into_iter().chain(across).map(|finding| finding.detail).collect()
 }
 
@@ -127,12 +128,7 @@ fn settled(report: &OrderReport, payment: &Payment) -> Verdict {
 }
 
 /// Why an order is still NEW: its request, or after the payment its result, is on its way.
-fn waiting(
-    report: &OrderReport,
-    order: &Order,
-    payment: Option<&Payment>,
-    now: Timestamp,
-) -> Verdict {
+fn waiting(report: &OrderReport, order: &Order, payment: Option<&Payment>, now: Now) -> Verdict {
     let (topic, name, since, from, to) = match payment {
         None => {
             let topic = PAYMENT_REQUESTED.name;
@@ -143,6 +139,7 @@ fn waiting(
             (topic, "payment's result", payment.created_at, Side::Payments, Side::Orders)
         }
     };
+    let age = now.age(from, since.micros());
     let (from, to) = (from.as_str(), to.as_str());
     let messages = || report.messages.iter().filter(|message| message.topic == topic);
     let in_place = |place| messages().find(|message| message.place == place);
@@ -158,7 +155,6 @@ fn waiting(
             format!("remove the cause of the error; the message is tried again{next}"),
         );
     }
-    let age = now.since(since);
     if in_place(Place::Outbox).is_some() {
         return Verdict::new(
             format!("its {name} has waited {} s in the outbox of {from}", age.as_secs()),

@@ -5,14 +5,14 @@ mod sql;
 
 use std::time::Duration;
 
-use gozon_contract::{Clock, Timestamp};
+use gozon_contract::Timestamp;
 use gozon_store::{Db, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use advice::Verdict;
 
-use crate::{AuditError, Side};
+use crate::{AuditError, Clocks, Side};
 
 /// How long to wait before a second look at an order that nothing explains: its message may have
 /// been between the two databases.
@@ -144,21 +144,21 @@ impl OrderReport {
 pub async fn why(
     orders: &Db,
     payments: &Db,
-    clock: &Clock,
+    clocks: &Clocks,
     order_id: Uuid,
 ) -> std::result::Result<OrderReport, AuditError> {
-    let report = look(orders, payments, clock, order_id).await?;
+    let report = look(orders, payments, clocks, order_id).await?;
     if !report.verdict.is_unexplained() {
         return Ok(report);
     }
     tokio::time::sleep(PAUSE).await;
-    look(orders, payments, clock, order_id).await
+    look(orders, payments, clocks, order_id).await
 }
 
 async fn look(
     orders: &Db,
     payments: &Db,
-    clock: &Clock,
+    clocks: &Clocks,
     order_id: Uuid,
 ) -> std::result::Result<OrderReport, AuditError> {
     // The payment is found by its key and names the user, by which the order is found then.
@@ -177,7 +177,7 @@ async fn look(
         messages,
         verdict: Verdict::default(),
     };
-    report.verdict = advice::judge(&report, clock.now());
+    report.verdict = advice::judge(&report, clocks.now());
     Ok(report)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_audit::{Options, audit};
+use gozon_audit::{Clocks, Options, audit};
 use gozon_contract::{Clock, OrderId, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, UserId};
 use gozon_store::Db;
 use gozon_testkit::{TestDb, on_both_databases};
@@ -64,20 +64,20 @@ async fn keep_shopping(orders: Db, payments: Db, orders_to_place: u64) {
         send(&mut tx, id, PAYMENT_SETTLED.name).await;
         tx.commit().await.unwrap();
 
-        run(&orders, "delete from outbox", vec![]).await;
+        run(&orders, "delete from outbox_batches", vec![]).await;
         let finish = "update orders set status = 'FINISHED', version = 2
                       where user_id = $1 and id = $2";
         run(&orders, finish, vec![ANNA.into(), id.into()]).await;
-        run(&payments, "delete from outbox", vec![]).await;
+        run(&payments, "delete from outbox_batches", vec![]).await;
     }
 }
 
 async fn send(tx: &mut gozon_store::Tx, order: Uuid, topic: &str) {
     tx.query(
-        "insert into outbox (available_at, id, topic, partition_key, body, created_at, attempts)
-         values (1, $1, $2, '', '', 1, 0)",
+        "insert into outbox_batches (available_at, id, topic, body, events, created_at, attempts)
+         values (1, $1, $2, $1, 1, 1, 0)",
     )
-    .bind(format!("{order}:{topic}").as_str())
+    .bind(format!(r#"{{"id": "{order}:{topic}"}}"#).as_str())
     .bind(topic)
     .execute()
     .await
@@ -92,15 +92,17 @@ async fn audits_of_a_running_shop_are_clean(db: TestDb) {
     let shopping = tokio::spawn(keep_shopping(shop.orders.another(), shop.payments.another(), 300));
     let options = Options {
         new_age_limit: Duration::ZERO,
+        message_age_limit: Duration::MAX,
         max_findings: 10,
         pause: Duration::ZERO,
         count_first: false,
     };
+    let clocks = Clocks { orders: Clock::system(), payments: Clock::system() };
     let mut audits = 0;
     loop {
         let over = shopping.is_finished();
         let (orders, payments) = (shop.orders.db(), shop.payments.db());
-        let report = audit(&orders, &payments, &Clock::system(), &options, |_| {}).await.unwrap();
+        let report = audit(&orders, &payments, &clocks, &options, |_| {}).await.unwrap();
         assert!(report.ok, "audit {audits}: {report}");
         audits += 1;
         if over {

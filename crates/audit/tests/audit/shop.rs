@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gozon_audit::{Kind, Options, Report, audit};
+use gozon_audit::{Clocks, Kind, Options, Report, audit};
 use gozon_contract::{Clock, Timestamp};
 use gozon_store::{Arg, Db, migrate};
 use gozon_testkit::TestDb;
@@ -87,7 +87,7 @@ impl Shop {
         shop.order(CLARA, 4, 10, "CANCELLED", Some("no_account")).await;
         shop.payment(CLARA, 4, 10, Some("no_account"), LONG_AGO).await;
 
-        // Whatever explains that an order is NEW.
+        // All that can explain that an order is NEW.
         shop.order(ANNA, 5, 10, "NEW", None).await;
         send(&shop.orders.db(), 5, REQUEST).await;
         shop.order(ANNA, 6, 10, "NEW", None).await;
@@ -206,12 +206,14 @@ impl Shop {
     pub async fn audit(&self) -> Report {
         let options = Options {
             new_age_limit: Duration::from_mins(1),
+            message_age_limit: Duration::from_hours(2),
             max_findings: 100,
             pause: Duration::ZERO,
             count_first: true,
         };
         let clock = Clock::manual(Timestamp::from_micros(NOW));
-        audit(&self.orders.db(), &self.payments.db(), &clock, &options, |_| {}).await.unwrap()
+        let clocks = Clocks { orders: clock.clone(), payments: clock };
+        audit(&self.orders.db(), &self.payments.db(), &clocks, &options, |_| {}).await.unwrap()
     }
 
     /// Audits the shop and expects exactly these findings.
@@ -242,22 +244,41 @@ pub async fn run(db: &Db, sql: &'static str, args: Vec<Arg>) {
     tx.commit().await.unwrap();
 }
 
-/// Puts a message into an outbox.
+/// The event about an order, as far as an audit looks at it.
+pub fn event(number: u128, topic: &str) -> String {
+    format!(r#"{{"id": "{}:{topic}"}}"#, order(number))
+}
+
+/// Puts a batch of one event into an outbox.
 pub async fn send(db: &Db, number: u128, topic: &str) {
+    send_batch(db, topic, &event(number, topic), 1).await;
+}
+
+/// Puts a batch into an outbox.
+pub async fn send_batch(db: &Db, topic: &str, body: &str, events: i64) {
+    let sql = "insert into outbox_batches
+                   (available_at, id, topic, body, events, created_at, attempts)
+               values (1, $1, $2, $1, $3, $4, 0)";
+    run(db, sql, vec![body.into(), topic.into(), events.into(), LONG_AGO.into()]).await;
+}
+
+/// Leaves a message in an outbox, as the release before did.
+pub async fn leave(db: &Db, number: u128, topic: &str) {
     let sql = "insert into outbox
                    (available_at, id, topic, partition_key, body, created_at, attempts)
-               values (1, $1, $2, '', '', 1, 0)";
+               values (1, $1, $2, '', '', $3, 0)";
     let id = format!("{}:{topic}", order(number));
-    run(db, sql, vec![id.as_str().into(), topic.into()]).await;
+    run(db, sql, vec![id.as_str().into(), topic.into(), LONG_AGO.into()]).await;
 }
 
 /// Puts a message into an inbox, for another attempt.
 pub async fn receive(db: &Db, number: u128, topic: &str) {
     let sql = "insert into inbox_pending (id, topic, partition_key, body, received_at, attempts,
                                           next_attempt_at, error)
-               values ($1, $2, '', $3, 1, 1, 1, 'the dog ate it')";
+               values ($1, $2, '', $3, $4, 1, 1, 'the dog ate it')";
     let id = format!("{}:{topic}", order(number));
-    run(db, sql, vec![id.as_str().into(), topic.into(), [].as_slice().into()]).await;
+    let body = [].as_slice().into();
+    run(db, sql, vec![id.as_str().into(), topic.into(), body, LONG_AGO.into()]).await;
 }
 
 /// Gives up on a message.

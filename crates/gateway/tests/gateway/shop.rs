@@ -113,7 +113,7 @@ impl Service {
         Self { address, runtime: Some(runtime) }
     }
 
-    /// Dies at once: its sockets are closed whatever was under way.
+    /// Dies at once: its sockets are closed even those with a request under way.
     pub fn kill(mut self) -> SocketAddr {
         self.stop();
         self.address

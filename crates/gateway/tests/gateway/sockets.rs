@@ -20,7 +20,7 @@ use crate::shop::{Gate, Service, problem, remote};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Says its name, then whatever it hears; "bye" ends it.
+/// Says its name, then repeats each message; "bye" ends it.
 fn parrot(name: &'static str) -> Router {
     let talk = move |mut socket: WebSocket| async move {
         let mut next = Some(Frame::text(name));

@@ -14,7 +14,7 @@ on_every_combo!(every_bad_request_has_its_answer, what_is_no_http);
 /// What is sent, and the status and code of the answer.
 type Case = (String, RequestBuilder, u16, &'static str);
 
-/// Bodies that can't be read, whatever they are sent to.
+/// Bodies that no endpoint can read.
 const UNREADABLE: &[&str] = &[
     "",
     " ",

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load: whatever a client was told has happened, has happened
+//! `kill -9` at random moments under load: all that a client was told has happened, has happened
 //! once, and everything comes to its end.
 //!
 //! A few rounds by default, and many with `GOZON_SOAK=1`. `GOZON_TEST_SEED` repeats the moments.

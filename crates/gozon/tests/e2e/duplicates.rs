@@ -7,7 +7,8 @@ use gozon_messaging::Broker;
 use uuid::Uuid;
 
 use crate::harness::{
-    Combo, Plan, Shop, Truth, User, at_once, broker_of, payment_requested, payment_settled, truth,
+    Combo, Plan, Shop, Truth, User, alone, at_once, broker_of, payment_requested, payment_settled,
+    truth,
 };
 
 /// Ten users, each with enough for half of their fifty orders, and one without an account.
@@ -95,5 +96,9 @@ async fn publish_again(broker: &Arc<dyn Broker>, truth: &Truth) {
     let mut messages: Vec<_> = truth.orders.iter().map(payment_requested).collect();
     messages.extend(truth.payments.iter().map(payment_settled));
     messages.sort_by_cached_key(|_| random.next_u64());
-    broker.publish(&messages).await.expect("the broker takes copies");
+    // Deliveries that no inbox has seen: only the use cases can tell what they are.
+    let system = RandomSource::system();
+    let copy = |message| alone(format!("copy-{:016x}", system.next_u64()), message);
+    let copies: Vec<_> = messages.into_iter().map(copy).collect();
+    broker.publish(&copies).await.expect("the broker takes copies");
 }

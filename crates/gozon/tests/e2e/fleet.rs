@@ -4,8 +4,9 @@
 //! Twenty seconds by default, three minutes with `GOZON_SOAK=1`.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,12 +16,11 @@ use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
-    sync::Mutex,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-use crate::harness::{Combo, Door, Process, Servers, User, send, soaking};
+use crate::harness::{Combo, Door, Process, Servers, Truth, User, send, soaking};
 
 /// Orders per second.
 const RATE: u32 = 320;
@@ -37,9 +37,18 @@ async fn on_kafka() {
     bad_day(Combo::PostgresKafka).await;
 }
 
+/// Customers who come in at a steady rate, however long the others take.
+pub struct Customers<F> {
+    pub doors: Vec<Door>,
+    /// Orders per second.
+    pub rate: u32,
+    /// Who places the order with this number.
+    pub user_of: F,
+}
+
 /// What customers saw.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     accepted: Mutex<Vec<String>>,
     placed: AtomicUsize,
     /// Answers that something is away for now.
@@ -47,6 +56,28 @@ struct Seen {
     /// Connections that ended, to a gateway that was killed.
     cut: AtomicUsize,
     gave_up: AtomicUsize,
+}
+
+impl Seen {
+    /// Orders that were accepted and are not stored.
+    pub fn lost(&self, truth: &Truth) -> Vec<String> {
+        let stored: HashSet<_> = truth.orders.iter().map(|order| order.id.to_string()).collect();
+        let accepted = self.accepted.lock().expect("a list");
+        accepted.iter().filter(|id| !stored.contains(*id)).cloned().collect()
+    }
+
+    /// In one line.
+    pub fn summary(&self) -> String {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        format!(
+            "{} of {} orders accepted ({} refusals, {} cut connections, {} gave up)",
+            self.accepted.lock().expect("a list").len(),
+            count(&self.placed),
+            count(&self.trouble),
+            count(&self.cut),
+            count(&self.gave_up),
+        )
+    }
 }
 
 async fn bad_day(combo: Combo) {
@@ -59,60 +90,55 @@ async fn bad_day(combo: Combo) {
         users.push(doors[0].new_user().with_balance(100_000).await);
     }
 
-    let seen = Arc::new(Seen::default());
     let until = Instant::now() + length;
-    let customers = order_steadily(users, doors, Arc::clone(&seen), until);
+    let user_of = move |number: usize| users[number % users.len()].clone();
+    let customers = Customers { doors, rate: RATE, user_of };
     let killed = kill_processes(&mut shop.processes, until);
     let outages = take_servers_down(&servers, length);
-    let ((), killed, ()) = tokio::join!(customers, killed, outages);
+    let (seen, killed, ()) = tokio::join!(customers.order_until(until), killed, outages);
 
     let ended = Instant::now();
     shop.start().await;
     let truth = shop.quiet().await;
     let caught_up = ended.elapsed();
-    let accepted = seen.accepted.lock().await;
-    let stored: std::collections::HashSet<_> =
-        truth.orders.iter().map(|order| order.id.to_string()).collect();
-    let lost: Vec<_> = accepted.iter().filter(|id| !stored.contains(*id)).collect();
+    let lost = seen.lost(&truth);
     assert!(lost.is_empty(), "accepted and lost: {lost:?}");
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     println!(
-        "{combo:?}: {} of {} orders accepted in {length:?} ({} refusals, {} cut connections, {} \
-         gave up), {killed} processes killed, all final {caught_up:.1?} after the load",
-        accepted.len(),
-        count(&seen.placed),
-        count(&seen.trouble),
-        count(&seen.cut),
-        count(&seen.gave_up),
+        "{combo:?}: in {length:?} {}, {killed} processes killed, all final {caught_up:.1?} after \
+         the load",
+        seen.summary(),
     );
     assert!(truth.with_status("FINISHED") > 0);
     if soaking() {
         assert!(caught_up < Duration::from_secs(30), "final only after {caught_up:?}");
     }
-    drop(accepted);
     shop.close().await;
 }
 
-/// Customers come in at a steady rate, however long the others take.
-async fn order_steadily(users: Vec<User>, doors: Vec<Door>, seen: Arc<Seen>, until: Instant) {
-    let mut ticks = interval(Duration::from_secs(1) / RATE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut customers = JoinSet::new();
-    for number in 0.. {
-        ticks.tick().await;
-        if Instant::now() >= until {
-            break;
+impl<F: Fn(usize) -> User> Customers<F> {
+    /// Orders until then; what was seen once the last one is answered.
+    pub async fn order_until(self, until: Instant) -> Seen {
+        let seen = Arc::new(Seen::default());
+        let mut ticks = interval(Duration::from_secs(1) / self.rate);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut customers = JoinSet::new();
+        for number in 0.. {
+            ticks.tick().await;
+            if Instant::now() >= until {
+                break;
+            }
+            while let Some(done) = customers.try_join_next() {
+                done.expect("a customer");
+            }
+            if customers.len() < IN_FLIGHT {
+                let user = (self.user_of)(number);
+                customers.spawn(order(user, number, self.doors.clone(), Arc::clone(&seen)));
+            }
         }
-        while let Some(done) = customers.try_join_next() {
+        while let Some(done) = customers.join_next().await {
             done.expect("a customer");
         }
-        if customers.len() < IN_FLIGHT {
-            let user = users[number % users.len()].clone();
-            customers.spawn(order(user, number, doors.clone(), Arc::clone(&seen)));
-        }
-    }
-    while let Some(done) = customers.join_next().await {
-        done.expect("a customer");
+        Arc::into_inner(seen).expect("no customer is left")
     }
 }
 
@@ -126,7 +152,7 @@ async fn order(user: User, number: usize, doors: Vec<Door>, seen: Arc<Seen>) {
         match send(request.header("idempotency-key", format!("order-{number}"))).await {
             Ok(reply) if reply.status == 201 => {
                 let id = reply.ok(201)["id"].as_str().expect("an id").to_owned();
-                return seen.accepted.lock().await.push(id);
+                return seen.accepted.lock().expect("a list").push(id);
             }
             Ok(reply) => {
                 reply.trouble_on_the_way();

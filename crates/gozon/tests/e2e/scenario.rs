@@ -114,7 +114,7 @@ async fn lists_in_pages(combo: Combo) {
     for limit in [1, 2, 7, 100] {
         let found = user.all("/orders", limit).await;
         let ids: Vec<_> = found.iter().map(|order| order["id"].as_str().expect("an id")).collect();
-        assert_eq!(ids, placed, "newest first, whatever the page's size");
+        assert_eq!(ids, placed, "newest first, for every page size");
     }
     for (filter, count) in [("NEW", 0), ("FINISHED", 3), ("CANCELLED", 4), ("CANCELED", 4)] {
         let found = user.all(&format!("/orders?status={filter}"), 2).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
@@ -17,6 +17,7 @@ on_every_combo!(
     clients_that_reconnect_miss_nothing,
     late_frames_never_turn_an_order_back,
     a_frame_is_an_order,
+    server_sent_events_resume_where_they_ended,
 );
 
 const USERS: usize = 30;
@@ -191,4 +192,80 @@ async fn a_frame_is_an_order(combo: Combo) {
         }
     }
     shop.close().await;
+}
+
+async fn server_sent_events_resume_where_they_ended(combo: Combo) {
+    let shop = Plan::on(combo).instances(1, 2, 1).start().await;
+    let user = shop.new_user().with_balance(1_000).await;
+    let (mut seen, mut events) = (Seen::default(), Events::open(&user, None).await);
+    let (first_id, snapshot) = events.next().await;
+    assert_eq!(snapshot, json!({"type": "snapshot", "orders": []}));
+
+    at_once(4, 0..10, |_| user.place(10)).await;
+    let truth = shop.quiet().await;
+    let mut last_id = first_id.clone();
+    while !seen.agrees(&truth, &user) {
+        let (id, frame) = events.next().await;
+        assert!(id >= last_id, "ids go back");
+        last_id = id;
+        seen.take(&frame);
+    }
+    drop(events);
+
+    // More than a page of changes while it was away; each is sent, and no snapshot.
+    at_once(16, 0..150, |_| user.place(5)).await;
+    let truth = shop.quiet().await;
+    for id in [last_id, first_id] {
+        let (mut seen, mut events) = (seen.clone(), Events::open(&user, Some(&id)).await);
+        while !seen.agrees(&truth, &user) {
+            let (_, frame) = events.next().await;
+            assert_eq!(frame["type"], "order");
+            seen.take(&frame);
+        }
+    }
+
+    // An id that says nothing begins anew.
+    let (_, snapshot) = Events::open(&user, Some("none")).await.next().await;
+    assert_eq!(snapshot["orders"].as_array().map(Vec::len), Some(100));
+    shop.close().await;
+}
+
+/// A client of server-sent events.
+struct Events {
+    response: reqwest::Response,
+    buffer: String,
+}
+
+impl Events {
+    async fn open(user: &User, last_event_id: Option<&str>) -> Self {
+        let mut request = user.request(Method::GET, "/orders/stream");
+        request = request.header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, buffer: String::new() }
+    }
+
+    /// The next event's id and frame; what is no event is passed over.
+    async fn next(&mut self) -> (String, Value) {
+        loop {
+            while let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                let found = field("id: ").zip(field("data: ")).map(|(id, data)| {
+                    (id.to_owned(), serde_json::from_str(data).expect("a frame of JSON"))
+                });
+                let read = self.buffer.len() - rest.len();
+                self.buffer.drain(..read);
+                if let Some(found) = found {
+                    return found;
+                }
+            }
+            let chunk = timeout(Duration::from_mins(1), self.response.chunk()).await;
+            let chunk = chunk.expect("something comes").expect("a chunk").expect("no end");
+            self.buffer.push_str(std::str::from_utf8(&chunk).expect("whole characters"));
+        }
+    }
 }

@@ -131,7 +131,7 @@ impl Kafka {
             // What is there goes out in one request to each partition.
             .set("linger.ms", "1")
             .set("compression.type", "lz4")
-            // As Java clients partition, for whoever joins or produces from elsewhere.
+            // As Java clients partition, so that other producers agree with us.
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.kbytes", "16384");
         let producer = Arc::new(Producer::new(&config)?);
@@ -201,10 +201,10 @@ impl Kafka {
     }
 
     /// Listens to every partition from its end, as it is now.
-    async fn listen(&self, topic: Topic) -> Result<Consumer, BrokerError> {
+    async fn listen(&self, topic: Topic) -> Result<Attached, BrokerError> {
         let consumer = self
             .consumer(topic, &[("auto.offset.reset", "latest"), ("enable.auto.commit", "false")])?;
-        blocking(move || {
+        let (consumer, partitions) = blocking(move || {
             let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
             let mut ends = TopicPartitionList::new();
             for partition in known.topics().iter().flat_map(MetadataTopic::partitions) {
@@ -217,9 +217,10 @@ impl Kafka {
                 return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition));
             }
             consumer.assign(&ends)?;
-            Ok(consumer)
+            Ok((consumer, ends.count()))
         })
-        .await
+        .await?;
+        Ok(Attached::to_all_partitions(consumer, topic, partitions))
     }
 }
 
@@ -248,11 +249,10 @@ impl Broker for Kafka {
             return Err(away(format!("no topic is called {}", topic.name)));
         }
         self.declare().await?;
-        let consumer = match topic.delivery {
-            Delivery::Competing => self.join(topic)?,
+        Ok(Box::new(match topic.delivery {
+            Delivery::Competing => Attached::new(self.join(topic)?, topic),
             Delivery::Broadcast => self.listen(topic).await?,
-        };
-        Ok(Box::new(Attached::new(consumer, topic)))
+        }))
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {

@@ -168,11 +168,15 @@ async fn confirmed(open: &Open, batches: &[(&Batch, Delivery)]) -> Result<(), Br
             // It is no loss if nobody listens.
             Delivery::Broadcast => (topic, false),
         };
-        let properties = BasicProperties::default()
+        let mut properties = BasicProperties::default()
             .with_content_type(batch.content_type().into())
             .with_delivery_mode(PERSISTENT)
             .with_message_id(batch.id.as_str().into())
             .with_type(topic.into());
+        if let Some(key) = batch.key_of_one() {
+            // The release before reads the key of an event that is alone from here.
+            properties = properties.with_correlation_id(key.as_str().into());
+        }
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         open.channel.basic_publish(exchange.into(), topic.into(), options, &batch.body, properties)
     });

@@ -9,7 +9,7 @@ use crate::subject::{Rig, Subject, in_time};
 
 const PASSWORD: &str = "correct-horse";
 
-/// Whatever is asked of the broker at `url` fails, and says nothing of the password.
+/// Every call to the broker at `url` fails, and says nothing of the password.
 async fn nothing_works(url: String) {
     let rig = Rig::at(Some(url));
     let batches = rig.batches("lost", 10);

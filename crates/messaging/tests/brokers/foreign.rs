@@ -39,7 +39,7 @@ pub async fn old_and_foreign_messages_are_read(subject: &Subject) {
     let together = format!("[{},{}]", event("old", 2, ""), event("old", 3, ""));
     let first = received(kind(BATCH_CONTENT_TYPE), &together).await;
     assert_eq!(
-        events(&[first.clone()]),
+        events(std::slice::from_ref(&first)),
         events(&[Batch { id: first.id.clone(), ..batch(rig.queue, "old", 2..4) }])
     );
     // The same content is the same delivery, so that a repeat of it is recognised.

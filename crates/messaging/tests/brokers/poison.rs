@@ -88,8 +88,8 @@ pub async fn poison_event_is_set_aside_and_the_rest_flows(subject: &Subject) {
     });
     let mut consumer = rig.subscribe(rig.queue).await;
     let good: HashSet<u64> = (0..40).filter(|n| *n != POISON).collect();
-    let tasted = || taster.0.lock().unwrap().iter().copied().collect::<HashSet<_>>();
-    while tasted() != good {
+    let delivered = || taster.0.lock().unwrap().iter().copied().collect::<HashSet<_>>();
+    while delivered() != good {
         let received = in_time(consumer.receive(MANY_BYTES)).await.unwrap();
         in_time(inbox.step(consumer.as_mut(), received)).await.unwrap();
         // What came together with the poison is dealt with at once.

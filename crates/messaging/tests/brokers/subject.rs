@@ -171,12 +171,20 @@ pub fn ids(batches: &[Batch]) -> HashSet<String> {
 /// Receives and acknowledges until all events of `wanted` were there; everything that was, in
 /// order.
 pub async fn receive(subscriber: &mut dyn Subscriber, wanted: &[Batch]) -> Vec<Batch> {
-    let mut missing = ids(wanted);
+    receive_events(subscriber, ids(wanted)).await
+}
+
+/// The same, until the events with these ids were there.
+pub async fn receive_events(
+    subscriber: &mut dyn Subscriber,
+    mut missing: HashSet<String>,
+) -> Vec<Batch> {
     let mut all = Vec::new();
     while !missing.is_empty() {
         let received = in_time(subscriber.receive(MANY_BYTES)).await.unwrap();
         assert!(!received.is_empty());
-        missing.retain(|id| !ids(&received).contains(id));
+        let arrived = ids(&received);
+        missing.retain(|id| !arrived.contains(id));
         all.extend(received);
         in_time(subscriber.ack()).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! From the broker to the effect: once, whatever fails.
+//! From the broker to the effect: once, after every failure.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Runner, outbox, relay, inbox and dead letters on both databases: what must hold whatever fails.
+//! Runner, outbox, relay, inbox and dead letters on both databases: what must hold after every failure.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -236,7 +236,7 @@ impl Service {
 }
 
 /// The event with this name.
-pub(crate) fn event<'a>(name: &'a str, time: Timestamp) -> Event<'a, &'a str, &'a str, &'a str> {
+pub(crate) fn event(name: &str, time: Timestamp) -> Event<'_, &str, &str, &str> {
     Event {
         topic: THING.name,
         source: "/test",

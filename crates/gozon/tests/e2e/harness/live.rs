@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Truth, User};
 
 /// How long a socket may be silent before the test fails.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// An open socket.
 pub struct Live(WebSocketStream<TcpStream>);

@@ -14,9 +14,10 @@ pub async fn at_once<T, R, F: Future<Output = R>>(
     stream::iter(items).map(work).buffer_unordered(most).collect().await
 }
 
-/// Asks until there is an answer, and fails the test after a minute without one.
+/// Asks until there is an answer, and fails the test after three minutes without one: an event is
+/// given up on after one.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(3);
     loop {
         if let Some(answer) = ask().await {
             return answer;

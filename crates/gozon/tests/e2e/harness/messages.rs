@@ -6,7 +6,7 @@ use gozon_contract::{
     CancelReason, Clock, Money, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED,
     PAYMENT_SETTLED, PAYMENTS_SOURCE, PaymentRequested, PaymentSettled, RandomSource, Topic,
 };
-use gozon_messaging::{Broker, Event, Message};
+use gozon_messaging::{Batch, Broker, Event, Message};
 
 use super::{Shop, truth};
 
@@ -26,9 +26,9 @@ pub fn payment_requested(order: &truth::Order) -> Message {
         user_id: order.user_id.into(),
         amount: Money::try_from(order.amount).expect("an amount"),
     };
-    let (topic, now) = (PAYMENT_REQUESTED.name, Clock::system().now());
-    let user = order.user_id;
-    Event::about(order.id, topic, ORDERS_SOURCE, user, now, None, data).into_message()
+    let (topic, source, time) = (PAYMENT_REQUESTED.name, ORDERS_SOURCE, Clock::system().now());
+    let (subject, partition_key) = (order.id, order.user_id);
+    Event { topic, source, subject, partition_key, time, traceparent: None, data }.to_message()
 }
 
 /// The result of a payment, as it was sent.
@@ -40,7 +40,12 @@ pub fn payment_settled(payment: &truth::Payment) -> Message {
         user_id: payment.user_id.into(),
         outcome: reason.map_or(Outcome::Paid, |reason| Outcome::Declined { reason }),
     };
-    let (topic, now) = (PAYMENT_SETTLED.name, Clock::system().now());
-    let (order, user) = (payment.order_id, payment.user_id);
-    Event::about(order, topic, PAYMENTS_SOURCE, user, now, None, data).into_message()
+    let (topic, source, time) = (PAYMENT_SETTLED.name, PAYMENTS_SOURCE, Clock::system().now());
+    let (subject, partition_key) = (payment.order_id, payment.user_id);
+    Event { topic, source, subject, partition_key, time, traceparent: None, data }.to_message()
+}
+
+/// An event by itself, in a delivery with this id.
+pub fn alone(id: String, event: Message) -> Batch {
+    Batch { id, topic: event.topic, body: event.body }
 }

@@ -26,6 +26,7 @@ pub struct Process {
     admin_port: u16,
     log: PathBuf,
     child: Option<Child>,
+    outlives_full_disks: bool,
 }
 
 impl Process {
@@ -41,7 +42,46 @@ impl Process {
         let mut settings: Vec<_> = settings.into_iter().collect();
         settings.push(("GOZON_LISTEN".to_owned(), format!("127.0.0.1:{port}")));
         settings.push(("GOZON_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin_port}")));
-        Self { name, command, settings, port, admin_port, log, child: None }
+        Self {
+            name,
+            command,
+            settings,
+            port,
+            admin_port,
+            log,
+            child: None,
+            outlives_full_disks: false,
+        }
+    }
+
+    /// A variable of this process alone; it counts from its next start.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.into()));
+    }
+
+    /// From its next start on, its machine's clock is wrong by as much as the file `clock` says, such
+    /// as `+26h`. Time goes on as fast as ever: timers are not concerned.
+    pub fn with_clock_of(&mut self, clock: &Path) {
+        self.set("LD_PRELOAD", faketime_library());
+        self.set("FAKETIME_TIMESTAMP_FILE", clock.display().to_string());
+        self.set("FAKETIME_CACHE_DURATION", "1");
+        for name in ["DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC", "NO_FAKE_STAT"] {
+            self.set(name, "1");
+        }
+    }
+
+    /// From its next start on, it may be told that its [disk is full](Process::fill_disk).
+    pub fn outlive_full_disks(&mut self) {
+        self.outlives_full_disks = true;
+    }
+
+    /// Its disk is full from now on, or no longer: no file of it may grow, its log included.
+    pub fn fill_disk(&self, full: bool) {
+        let limit = format!("--fsize={}:unlimited", if full { "1" } else { "unlimited" });
+        let args = ["--pid", &self.id().to_string(), &limit].map(str::to_owned);
+        let done = std::process::Command::new("prlimit").args(args).status();
+        assert!(done.expect("prlimit").success(), "{} can't be limited", self.name);
     }
 
     /// Where it serves.
@@ -61,7 +101,7 @@ impl Process {
 
     /// How much memory it holds, in bytes.
     pub fn memory(&self) -> u64 {
-        let id = self.child.as_ref().and_then(Child::id).expect("a running process");
+        let id = self.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a status");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         let kilobytes = resident.trim().trim_end_matches(" kB").parse::<u64>();
@@ -73,7 +113,15 @@ impl Process {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.expect("a log file");
-        let child = binary()
+        let mut command = if self.outlives_full_disks {
+            // A process whose file would grow beyond its limit gets an error only if it ignores this.
+            let mut shell = without_settings("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gozon")]);
+            shell
+        } else {
+            binary()
+        };
+        let child = command
             .arg(self.command)
             .envs(self.settings.iter().cloned())
             .stdout(log.try_clone().expect("a log file"))
@@ -119,9 +167,43 @@ impl Process {
 
     /// SIGTERM, and nothing more.
     pub fn ask_to_stop(&self) {
-        let id = self.child.as_ref().and_then(Child::id).expect("a running process");
-        let sent = std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        self.signal("-TERM");
+    }
+
+    /// SIGSTOP: it does nothing until [`Process::resume`], and its connections stay.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.id().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &id]).status();
         assert!(sent.expect("kill").success(), "{} can't be signalled", self.name);
+    }
+
+    /// The number that the system has given it.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("a running process")
+    }
+
+    /// How many files and connections it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("its files").count()
+    }
+
+    /// Waits for its end by itself, which must be a failure; what it logged.
+    pub async fn failed(&mut self) -> String {
+        let Some(mut child) = self.child.take() else { panic!("{} does not run", self.name) };
+        let Ok(status) = timeout(PATIENCE, child.wait()).await else {
+            panic!("{} goes on:\n{}", self.name, self.log_tail());
+        };
+        assert!(!status.expect("a child's status").success(), "{}", self.log_tail());
+        self.log()
     }
 
     /// Waits for its end after [`Process::ask_to_stop`], which must be a clean one.
@@ -163,12 +245,25 @@ pub async fn gozon(args: &[&str], settings: &[(&str, String)]) -> Output {
 
 /// The binary, with no settings from the environment of the tests.
 fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gozon"));
+    without_settings(env!("CARGO_BIN_EXE_gozon"))
+}
+
+fn without_settings(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOZON_")) {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// Debian's libfaketime, which `scripts/setup` installs.
+fn faketime_library() -> String {
+    let found = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let library = found
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists());
+    library.expect("libfaketime: run scripts/setup faults").display().to_string()
 }
 
 /// A port that nobody listens on, below the range from which the system picks ports for outgoing

@@ -103,19 +103,25 @@ impl Servers {
 
     /// `kill -9`.
     pub async fn kill(&self, name: &str) {
-        self.run("kill", name).await;
+        self.run("kill", &[name]).await;
     }
 
     /// Starts it again, on the same port and data, and waits until it answers.
     pub async fn up(&self, name: &str) {
-        self.run("up", name).await;
+        self.run("up", &[name]).await;
     }
 
-    async fn run(&self, command: &str, name: &str) {
+    /// Runs `rabbitmqctl` on the broker; what it printed.
+    pub async fn rabbitmqctl(&self, args: &[&str]) -> String {
+        self.run("rabbitmqctl", args).await
+    }
+
+    async fn run(&self, command: &str, args: &[&str]) -> String {
         let mut script = tokio::process::Command::new(script());
-        script.args([command, name]).envs(&self.variables).stdin(Stdio::null());
-        let status = script.status().await.expect("scripts/services");
-        assert!(status.success(), "scripts/services {command} {name} failed; see above");
+        script.arg(command).args(args).envs(&self.variables).stdin(Stdio::null());
+        let output = script.stderr(Stdio::inherit()).output().await.expect("scripts/services");
+        assert!(output.status.success(), "scripts/services {command} {args:?} failed; see above");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -211,6 +211,23 @@ impl Shop {
         }
     }
 
+    /// The process of this name.
+    pub fn process(&self, name: &str) -> &Process {
+        let process = self.processes.iter().find(|process| process.name == name);
+        process.unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// The same, to be started, ended or given other settings.
+    pub fn process_mut(&mut self, name: &str) -> &mut Process {
+        let process = self.processes.iter_mut().find(|process| process.name == name);
+        process.unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    /// A door that leads straight to the process of this name.
+    pub fn door_of(&self, name: &str) -> Door {
+        Door::new(self.process(name).url())
+    }
+
     /// Where clients come in: at every gateway.
     pub fn doors(&self) -> Vec<Door> {
         let gateways = self.processes.iter().filter(|process| process.is_a_door());
@@ -229,7 +246,12 @@ impl Shop {
 
     /// Waits until nothing is under way any more, and reads what is stored then.
     pub async fn quiet(&self) -> Truth {
-        let deadline = Instant::now() + Duration::from_mins(1);
+        self.quiet_within(Duration::from_mins(1)).await
+    }
+
+    /// The same, with another patience.
+    pub async fn quiet_within(&self, patience: Duration) -> Truth {
+        let deadline = Instant::now() + patience;
         loop {
             let under_way = truth::under_way(&self.orders_url, &self.payments_url).await;
             if under_way.is_empty() {

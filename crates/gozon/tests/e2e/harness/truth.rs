@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use gozon_store::{Db, FromRow};
+use gozon_store::{Db, FromRow, Select};
 use uuid::Uuid;
 
 /// Everything that both databases hold.
@@ -171,8 +171,8 @@ impl Truth {
 }
 
 async fn all<T: FromRow>(db: &Db, sql: &'static str) -> Vec<T> {
-    let mut tx = db.read().await.expect("a connection");
-    tx.query(sql).fetch_all().await.expect(sql)
+    let mut reader = db.read().await.expect("a connection");
+    reader.query(Select::new(sql)).fetch_all().await.expect(sql)
 }
 
 async fn count(db: &Db, sql: &'static str) -> i64 {
@@ -194,8 +194,9 @@ pub async fn check_deadlocks(url: &str) {
 
 /// What is not settled or not sent yet; nothing, if the text is empty.
 pub async fn under_way(orders_url: &str, payments_url: &str) -> String {
-    const QUEUES: [(&str, &str); 3] = [
-        ("outbox", "select count(*) from outbox"),
+    const QUEUES: [(&str, &str); 4] = [
+        ("outbox", "select count(*) from outbox_batches"),
+        ("old outbox", "select count(*) from outbox"),
         ("inbox_pending", "select count(*) from inbox_pending"),
         ("dead_letters", "select count(*) from dead_letters"),
     ];

@@ -1,6 +1,6 @@
 //! Receiving, acknowledging and giving back.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -10,11 +10,14 @@ use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers as _, Message as _},
+    metadata::MetadataTopic,
     topic_partition_list::TopicPartitionListElem,
 };
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Consumer,
+    Consumer, METADATA_TIMEOUT,
     client::{away, blocking},
     publish::DELIVERY_ID,
 };
@@ -22,6 +25,9 @@ use crate::{Batch, BrokerError, Subscriber};
 
 /// How long a seek may take; it is done within this process.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a listener looks for partitions that were added to its topic. Producers look for them
+/// less often, see `topic.metadata.refresh.interval.ms`.
+const PARTITION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A consumer of one topic, in a group or on its own.
 pub(super) struct Attached {
@@ -31,11 +37,22 @@ pub(super) struct Attached {
     held: BTreeMap<i32, Range<i64>>,
     /// Going on would skip messages.
     lost: bool,
+    /// Ends when the topic has other partitions than a listener reads.
+    partitions_changed: Option<AbortOnDropHandle<()>>,
 }
 
 impl Attached {
     pub(super) fn new(consumer: Consumer, topic: Topic) -> Self {
-        Self { consumer: Arc::new(consumer), topic, held: BTreeMap::new(), lost: false }
+        let consumer = Arc::new(consumer);
+        Self { consumer, topic, held: BTreeMap::new(), lost: false, partitions_changed: None }
+    }
+
+    /// One that reads all partitions of its topic, of which there are this many.
+    pub(super) fn to_all_partitions(consumer: Consumer, topic: Topic, partitions: usize) -> Self {
+        let attached = Self::new(consumer, topic);
+        let watching = watch_partitions(Arc::clone(&attached.consumer), topic, partitions);
+        let watching = AbortOnDropHandle::new(tokio::spawn(watching));
+        Self { partitions_changed: Some(watching), ..attached }
     }
 
     fn hold(&mut self, partition: i32, offset: i64) {
@@ -65,7 +82,13 @@ impl Subscriber for Attached {
         while bytes < max_bytes {
             // Only the first is waited for, so nothing is in hand when this is cancelled.
             let next = if batches.is_empty() {
-                stream.next().await
+                tokio::select! {
+                    next = stream.next() => next,
+                    () = ended(&mut self.partitions_changed) => {
+                        self.lost = true;
+                        return Err(away("partitions were added to the topic"));
+                    }
+                }
             } else {
                 stream.next().now_or_never().flatten()
             };
@@ -122,6 +145,28 @@ impl Subscriber for Attached {
         .await?;
         self.lost = false;
         Ok(())
+    }
+}
+
+/// Returns when the topic no longer has so many partitions.
+async fn watch_partitions(consumer: Arc<Consumer>, topic: Topic, partitions: usize) {
+    loop {
+        sleep(PARTITION_CHECK_INTERVAL).await;
+        let consumer = Arc::clone(&consumer);
+        let known = blocking(move || {
+            let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+            Ok(known.topics().iter().flat_map(MetadataTopic::partitions).count())
+        });
+        if known.await.is_ok_and(|known| known != partitions) {
+            return;
+        }
+    }
+}
+
+async fn ended(task: &mut Option<AbortOnDropHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => pending().await,
     }
 }
 

@@ -1,0 +1,79 @@
+//! Brokers that lose what they have, or are somebody else's mess.
+
+use super::id_of;
+use crate::harness::{Combo, Plan, Servers, Shop, User, at_once, eventually, truth};
+
+/// A shop that asks again soon, and its user.
+async fn shop_that_asks_again(plan: Plan) -> (Shop, User) {
+    let shop = plan.setting("GOZON_RESEND_AFTER", "2").start().await;
+    let user = shop.new_user().with_balance(10_000).await;
+    (shop, user)
+}
+
+/// Waits until nothing is left to be sent: the broker has it, if nobody else does.
+async fn until_sent(shop: &Shop) {
+    eventually("the outboxes are empty", async || {
+        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
+        (!under_way.contains("outbox")).then_some(())
+    })
+    .await;
+}
+
+/// A queue's name on the broker.
+fn queue(shop: &Shop, topic: &str) -> String {
+    let (_, prefix) = shop.broker_url.split_once("prefix=").expect("a prefix");
+    format!("{prefix}{topic}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purged_queues_heal_by_themselves() {
+    let servers = Servers::of(Combo::PostgresRabbit).await;
+    let (mut shop, user) = shop_that_asks_again(servers.plan().await).await;
+
+    // Requests are lost.
+    shop.process_mut("payments-1").kill().await;
+    let lost = at_once(4, 0..8, |_| user.place(10)).await;
+    until_sent(&shop).await;
+    servers.rabbitmqctl(&["purge_queue", &queue(&shop, "payment.requested")]).await;
+    shop.start().await;
+    for order in &lost {
+        assert_eq!(user.settled(&id_of(order)).await["status"], "FINISHED");
+    }
+
+    // Results are lost: what is paid already is answered again. Orders stay away until then.
+    let through = user.at(&shop.door_of("orders-1"));
+    let unanswered = through.place(10).await;
+    shop.process_mut("orders-1").kill().await;
+    eventually("it is paid", async || {
+        let truth = crate::harness::Truth::read(&shop.orders_url, &shop.payments_url).await;
+        (truth.payments.len() == 9).then_some(())
+    })
+    .await;
+    eventually("its result is sent", async || {
+        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
+        (!under_way.contains("outbox of payments")).then_some(())
+    })
+    .await;
+    servers.rabbitmqctl(&["purge_queue", &queue(&shop, "payment.settled")]).await;
+    shop.start().await;
+    assert_eq!(user.settled(&id_of(&unanswered)).await["status"], "FINISHED");
+
+    let truth = shop.close().await;
+    assert_eq!((truth.orders.len(), truth.balance(user.id)), (9, 10_000 - 90));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_queues_are_made_again() {
+    let servers = Servers::of(Combo::PostgresRabbit).await;
+    let (shop, user) = shop_that_asks_again(servers.plan().await).await;
+    for topic in ["payment.requested", "payment.settled"] {
+        let before = at_once(4, 0..8, |_| user.place(10)).await;
+        servers.rabbitmqctl(&["delete_queue", &queue(&shop, topic)]).await;
+        let after = at_once(4, 0..8, |_| user.place(10)).await;
+        for order in before.iter().chain(&after) {
+            assert_eq!(user.settled(&id_of(order)).await["status"], "FINISHED");
+        }
+    }
+    let truth = shop.close().await;
+    assert_eq!((truth.orders.len(), truth.balance(user.id)), (32, 10_000 - 320));
+}
