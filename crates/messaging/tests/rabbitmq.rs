@@ -92,11 +92,11 @@ async fn tls_is_spoken_with_a_server_that_is_trusted() {
     assert_eq!(subscriber.receive(100).await.unwrap(), [batch(topic)]);
     subscriber.ack().await.unwrap();
 
-    let stranger = Certificates::make().stranger;
+    let others = Certificates::make();
     let by_address = url.replacen("localhost", "127.0.0.1", 1);
     for untrusted in [
         url.clone(),
-        format!("{url}?cacertfile={}", stranger.display()),
+        format!("{url}?cacertfile={}", others.stranger.display()),
         format!("{by_address}?cacertfile={authority}"),
     ] {
         let result = connect(&untrusted, topic).ping().await;
