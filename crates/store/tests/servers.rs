@@ -185,8 +185,11 @@ async fn everything_works_behind_a_transaction_pooler() {
     let db = Db::open(&url, 8).unwrap();
     migrate(&db, CLOCK_MIGRATIONS).await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    tx.query("create table counted (n bigint not null)").execute().await.unwrap();
-    tx.query("insert into counted values (0)").execute().await.unwrap();
+    tx.query("create table counted (one bigint primary key, n bigint not null)")
+        .execute()
+        .await
+        .unwrap();
+    tx.query("insert into counted values (1, 0)").execute().await.unwrap();
     tx.commit().await.unwrap();
 
     // More clients than the pooler has connections, so that these change hands.
@@ -194,15 +197,17 @@ async fn everything_works_behind_a_transaction_pooler() {
         let db = db.clone();
         tokio::spawn(async move {
             for _ in 0..20 {
-                let add = || vec![Statement::new("update counted set n = n + 1").expecting(1)];
+                let add = || {
+                    vec![Statement::new("update counted set n = n + 1 where one = 1").expecting(1)]
+                };
                 db.optimistic().await.unwrap().commit(add()).await.unwrap();
                 db.locking().await.unwrap().commit(add()).await.unwrap();
-                let select = select!("select n from counted where n > $1");
+                let select = select!("select n from counted where one = $1");
                 let mut reader = db.read().await.unwrap();
-                reader.query(select).bind(0).fetch_one::<(i64,)>().await.unwrap();
+                reader.query(select).bind(1).fetch_one::<(i64,)>().await.unwrap();
                 drop(reader);
                 let mut snapshot = db.snapshot().await.unwrap();
-                snapshot.query(select).bind(0).fetch_one::<(i64,)>().await.unwrap();
+                snapshot.query(select).bind(1).fetch_one::<(i64,)>().await.unwrap();
                 drop(snapshot);
                 db.check().await.unwrap();
             }
