@@ -1,4 +1,4 @@
-//! A real PgBouncer in front of a database.
+//! A real `PgBouncer` in front of a database.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ const PROGRAMS: [&str; 2] = ["/usr/sbin/pgbouncer", "pgbouncer"];
 /// Server connections that all clients share: few, so that they change hands all the time.
 const POOL_SIZE: u32 = 3;
 
-/// A PgBouncer in transaction mode; it ends with the test.
+/// A `PgBouncer` in transaction mode; it ends with the test.
 pub struct PgBouncer {
     process: Child,
     port: u16,
@@ -74,7 +74,7 @@ impl PgBouncer {
         started
     }
 
-    /// The database of `url` through this PgBouncer.
+    /// The database of `url` through this `PgBouncer`.
     ///
     /// # Panics
     /// If the URL names no host and port.
