@@ -51,7 +51,10 @@ async fn a_queue_of_another_type_is_named() {
     for why in refusals(&amqp_url(), topic).await {
         assert!(why.contains(topic.name) && why.contains("prefix=NAME"), "{why}");
     }
-    channel.queue_delete(topic.name.into(), Default::default()).await.unwrap();
+    channel
+        .queue_delete(topic.name.into(), lapin::options::QueueDeleteOptions::default())
+        .await
+        .unwrap();
     connect(&amqp_url(), topic).ping().await.unwrap();
 }
 

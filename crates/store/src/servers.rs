@@ -19,7 +19,7 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The servers of a URL.
 pub(crate) struct Servers {
-    servers: Vec<PgConnectOptions>,
+    candidates: Vec<PgConnectOptions>,
     /// Whether only one that can be written to fits.
     read_write: bool,
     /// Whether the server has to be looked for before the next connection is used.
@@ -29,8 +29,8 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn new(servers: Vec<PgConnectOptions>, read_write: bool) -> Self {
-        Self { servers, read_write, lost: AtomicBool::new(true), current: Mutex::default() }
+    pub(crate) fn new(candidates: Vec<PgConnectOptions>, read_write: bool) -> Self {
+        Self { candidates, read_write, lost: AtomicBool::new(true), current: Mutex::default() }
     }
 
     /// Notes that a connection has failed: another server may have taken over.
@@ -51,7 +51,7 @@ impl Servers {
             }
             let found = self.search().await.inspect_err(|_| self.lose())?;
             if *current != Some(found) {
-                let server = &self.servers[found];
+                let server = &self.candidates[found];
                 tracing::info!(host = server.get_host(), port = server.get_port(), "server chosen");
                 pool.set_connect_options(server.clone());
                 suspicion.discard_connections();
@@ -65,14 +65,14 @@ impl Servers {
 
     /// The first server of the URL that fits. All are asked at once.
     async fn search(&self) -> sqlx::Result<usize> {
-        let probes = self.servers.iter().map(|server| within(PROBE_TIMEOUT, self.probe(server)));
+        let probes = self.candidates.iter().map(|server| within(PROBE_TIMEOUT, self.probe(server)));
         let mut answers = probes.collect::<FuturesOrdered<_>>().enumerate();
         let mut failures = Vec::new();
         while let Some((place, answer)) = answers.next().await {
             match answer {
                 Ok(()) => return Ok(place),
                 Err(error) => {
-                    let server = &self.servers[place];
+                    let server = &self.candidates[place];
                     failures.push(format!("{}:{}: {error}", server.get_host(), server.get_port()));
                 }
             }

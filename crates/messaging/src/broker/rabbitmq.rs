@@ -197,10 +197,10 @@ async fn confirmed(open: &Open, batches: &[(&Batch, Delivery)]) -> Result<(), Br
 
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
-        if let ErrorKind::ProtocolError(said) = error.kind() {
-            if let Some(advice) = advice(said.get_id(), said.get_message().as_str()) {
-                return Self::Misconfigured(format!("{}; {advice}", said.get_message()));
-            }
+        if let ErrorKind::ProtocolError(said) = error.kind()
+            && let Some(advice) = advice(said.get_id(), said.get_message().as_str())
+        {
+            return Self::Misconfigured(format!("{}; {advice}", said.get_message()));
         }
         Self::Away(error.to_string())
     }
