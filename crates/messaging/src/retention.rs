@@ -51,10 +51,16 @@ impl Retention {
         Self { context, expiring }
     }
 
-    /// Deletes until `stop`.
+    /// Deletes until `stop`, but not at once: a process that starts right after the database's time
+    /// has jumped goes by the wrong time until those that knew the right one have corrected it.
     pub async fn run(self, stop: CancellationToken) {
+        let mut wait = IDLE_INTERVAL;
         loop {
-            let wait = match self.step().await {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(self.context.random.jitter(wait)) => {}
+            }
+            wait = match self.step().await {
                 Ok(true) => BATCH_PAUSE,
                 Ok(false) => IDLE_INTERVAL,
                 Err(error) => {
@@ -62,10 +68,6 @@ impl Retention {
                     IDLE_INTERVAL
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(self.context.random.jitter(wait)) => {}
-            }
         }
     }
 

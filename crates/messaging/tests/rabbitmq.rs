@@ -9,11 +9,7 @@ use std::{env, sync::Arc};
 use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{Batch, Broker, BrokerError, broker};
 use gozon_testkit::{Certificates, amqp_url};
-use lapin::{
-    Connection, ConnectionProperties,
-    options::{QueueDeclareOptions, QueueDeleteOptions},
-    types::FieldTable,
-};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
 /// A topic that no other test has.
 fn topic() -> Topic {
@@ -55,7 +51,10 @@ async fn a_queue_of_another_type_is_named() {
     for why in refusals(&amqp_url(), topic).await {
         assert!(why.contains(topic.name) && why.contains("prefix=NAME"), "{why}");
     }
-    channel.queue_delete(topic.name.into(), QueueDeleteOptions::default()).await.unwrap();
+    channel
+        .queue_delete(topic.name.into(), lapin::options::QueueDeleteOptions::default())
+        .await
+        .unwrap();
     connect(&amqp_url(), topic).ping().await.unwrap();
 }
 
