@@ -49,6 +49,8 @@ macro_rules! settings {
             $set,
             " seq_page_cost = 0.01; ",
             $set,
+            " jit = off; ",
+            $set,
             " lock_timeout = '250ms'; ",
             $set,
             " statement_timeout = '25s'; ",
