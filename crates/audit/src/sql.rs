@@ -138,7 +138,8 @@ type RawMessage = (String, String, i64);
 pub(crate) fn messages(reader: &mut Reader, side: Side) -> Stream<'_, MessageRow> {
     let rows = reader
         .query(select!(
-            "select event.value ->> 'id' as id, 'o' as place, created_at as since
+            "select coalesce(cast(event.value ->> 'id' as text), '') as id,
+                    'o' as place, created_at as since
              from outbox_batches {each_event}
              where topic in ('payment.requested', 'payment.settled')
              union all select id, 'o', created_at from outbox
@@ -213,7 +214,8 @@ pub(crate) async fn find_messages(
     let rows: Vec<RawMessage> = reader
         .query(select!(
             "select id, place, since from (
-                select event.value ->> 'id' as id, 'o' as place, created_at as since
+                select coalesce(cast(event.value ->> 'id' as text), '') as id,
+                    'o' as place, created_at as since
                 from outbox_batches {each_event}
                 union all select id, 'o', created_at from outbox
                 union all select id, 'i', received_at from inbox_pending

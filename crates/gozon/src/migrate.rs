@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gozon_contract::Clock;
-use gozon_store::{CLOCK_MIGRATIONS, DatabaseClock, Db, Migration};
+use gozon_store::{CLOCK_MIGRATIONS, DatabaseClock, Db, Error, Migration};
 
 use crate::{config::Databases, settings::DatabaseUrl, terminal};
 
@@ -52,7 +52,8 @@ pub async fn open(
     loop {
         match ready().await {
             Ok(time) => return Ok((db, time)),
-            Err(error) if error.is_unavailable() => {
+            // The data's fault alone is one that waiting does not mend.
+            Err(error) if !matches!(error, Error::Other(_)) => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }

@@ -48,7 +48,8 @@ async fn pause(combo: Combo) {
     sleep(AFTERWARDS).await;
     shop.process("orders-1").resume();
 
-    all_see_the_truth(&shop, watchers).await;
+    // A socket that can't be brought up to date at once is closed, and its client comes back.
+    all_see_it_on(2, &shop, watchers).await;
     shop.close().await;
 }
 
@@ -131,12 +132,17 @@ fn broadcast(shop: &Shop) -> (String, String) {
 
 /// Waits until nothing is under way and every watcher sees what is stored, on its first socket.
 async fn all_see_the_truth(shop: &Shop, watchers: impl IntoIterator<Item = Watcher>) {
+    all_see_it_on(1, shop, watchers).await;
+}
+
+/// The same, on at most so many sockets one after the other.
+async fn all_see_it_on(sockets: usize, shop: &Shop, watchers: impl IntoIterator<Item = Watcher>) {
     let truth = shop.quiet().await;
     for watcher in watchers {
         eventually("a watcher sees what is stored", async || {
             watcher.seen().await.agrees(&truth, &watcher.user).then_some(())
         })
         .await;
-        assert_eq!(watcher.stop().await, 1, "a socket was cut");
+        assert!(watcher.stop().await <= sockets, "a socket was cut");
     }
 }

@@ -110,6 +110,15 @@ impl Process {
 
     /// Starts it, without waiting for anything.
     pub fn start(&mut self) {
+        if let Some(status) = self.exited() {
+            // As a supervisor does; `ready` fails if it ends again.
+            println!(
+                "{} ended with {status}, and is started anew:\n{}",
+                self.name,
+                self.log_tail()
+            );
+            self.child = None;
+        }
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.expect("a log file");
