@@ -25,7 +25,7 @@ fn batch(topic: Topic) -> Batch {
     Batch { id: "1".to_owned(), topic: topic.name.to_owned(), body: b"{}".as_slice().into() }
 }
 
-/// What the broker says that has to be done, whatever one wants of it.
+/// What the broker says has to be done before anything else works.
 async fn refusals(url: &str, topic: Topic) -> Vec<String> {
     let broker = connect(url, topic);
     let results = [

@@ -218,7 +218,7 @@ async fn retry_gives_up_on_what_will_not_change(test: TestDb) {
 async fn deadlock_ends_without_half_a_write() {
     let test = TestDb::postgres().await;
     let db = with_jobs(&test, 2).await;
-    // Whoever waits for longer than the limit leaves; the server looks for deadlocks only later.
+    // A session that waits for longer than the limit leaves; the server looks for deadlocks only later.
     let (one, two) = deadlock(&db, "250ms").await;
     let errors: Vec<_> = [&one, &two].into_iter().filter_map(|end| end.as_ref().err()).collect();
     assert!(!errors.is_empty());

@@ -108,7 +108,7 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// It is to be sent.
+    /// It waits to be sent.
     Outbox,
     /// It was received, and its handler failed so far.
     InboxPending,

@@ -44,7 +44,7 @@ pub async fn old_and_foreign_messages_are_read(subject: &Subject) {
     );
     // The same content is the same delivery, so that a repeat of it is recognised.
     assert_eq!(received(kind(BATCH_CONTENT_TYPE), &together).await, first);
-    // Of a foreign program, whatever it says of it.
+    // Of a foreign program, which may say anything of it.
     let foreign = received(BasicProperties::default(), &event("foreign", 4, "")).await;
     assert_ne!(foreign.id, first.id);
     assert_eq!(events(&[foreign]).len(), 1);

@@ -1,4 +1,4 @@
-//! One live client, from its snapshot to its end, whatever it is connected by.
+//! One live client, from its snapshot to its end, over a WebSocket or server-sent events.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -20,7 +20,7 @@ const PAGE_ORDERS: usize = 100;
 const MAX_MISSED_HEARTBEATS: u32 = 2;
 /// The most updates taken from the queue at once.
 const MAX_BATCH: usize = 64;
-/// How long a frame of a new order may wait to share a write with others. Whoever placed the order
+/// How long a frame of a new order may wait to share a write with others. The client that placed the order
 /// has the answer already; for the others a write by itself would cost more than all the rest. A
 /// result never waits.
 const NEW_ORDER_DELAY: Duration = Duration::from_millis(50);

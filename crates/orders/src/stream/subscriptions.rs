@@ -49,7 +49,7 @@ pub(crate) struct Frame {
     pub order: OrderId,
     pub version: i64,
     pub text: Utf8Bytes,
-    /// Whoever has got all frames until this one has missed no change that was published before
+    /// A client that has all frames up to this one has missed no change that was published before
     /// this instant.
     pub as_of: Timestamp,
 }
