@@ -24,15 +24,16 @@ async fn sockets_catch_up_after_a_pause_with_kafka() {
     pause(Combo::PostgresKafka).await;
 }
 
-/// Orders settled while an instance is paused: more than a snapshot or a page has.
-const ORDERS: usize = 250;
+/// Orders settled while an instance is paused: fewer than a snapshot has, since a socket that can't
+/// be brought up to date at once is closed, and its client comes back to a snapshot.
+const ORDERS: usize = 90;
 /// How much longer the pause is: an instance that counts from its end would miss the results.
 const AFTERWARDS: Duration = Duration::from_secs(40);
 
 async fn pause(combo: Combo) {
     let shop = two_instances(combo).await;
     let [paused, other] = instances(&shop);
-    let user = shop.new_user().with_balance(1_250).await;
+    let user = shop.new_user().with_balance(450).await;
     let watchers =
         [Watcher::start(&user.at(&paused)).await, Watcher::start(&user.at(&other)).await];
 
@@ -48,7 +49,6 @@ async fn pause(combo: Combo) {
     sleep(AFTERWARDS).await;
     shop.process("orders-1").resume();
 
-    // A socket that can't be brought up to date at once is closed, and its client comes back.
     all_see_it_on(2, &shop, watchers).await;
     shop.close().await;
 }
