@@ -29,6 +29,10 @@ const MAX_SWITCHES: usize = 2;
 async fn play(name: &str, scene: Scene, faults: usize) -> Explored {
     let many = faults > 0 || scene.processes.len() > 2;
     let switches = if many { MAX_SWITCHES } else { usize::MAX };
+    play_with_switches(name, scene, faults, switches).await
+}
+
+async fn play_with_switches(name: &str, scene: Scene, faults: usize, switches: usize) -> Explored {
     let prepare = |all: Interleaving| all.with_faults(faults).with_switches(switches);
     let explored = scene.explore(&[], prepare).await.all_good();
     let Explored { orders, with_waits, steps, .. } = explored;
@@ -136,12 +140,12 @@ async fn a_dead_letter_and_a_late_duplicate() {
         processes: &[Act::RetryDeadLetters, Act::RetryDeadLetters],
         ..DEAD_LETTER_AND_DUPLICATE
     };
-    play("two operators", two_operators, 0).await;
+    play_with_switches("two operators", two_operators, 0, 1).await;
 }
 
 #[tokio::test]
 async fn a_dead_letter_a_duplicate_and_any_one_fault() {
-    play("dead letter, duplicate, a fault", DEAD_LETTER_AND_DUPLICATE, 1).await;
+    play_with_switches("dead letter, duplicate, a fault", DEAD_LETTER_AND_DUPLICATE, 1, 1).await;
 }
 
 #[tokio::test]
@@ -152,7 +156,7 @@ async fn an_attempt_after_its_lease() {
         ..scene(&[Act::RetryPending, Act::RetryPendingLate])
     };
     play("attempt, late attempt", late, 0).await;
-    play("attempt, late attempt, a fault", late, 1).await;
+    play_with_switches("attempt, late attempt, a fault", late, 1, 1).await;
 }
 
 // Faults that must be found.
