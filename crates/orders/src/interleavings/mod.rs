@@ -68,13 +68,6 @@ async fn one_order_placed_twice() {
     play("one key twice, a fault", PLACE_TWICE, 1).await;
 }
 
-#[tokio::test]
-async fn a_result_while_it_is_asked_for_again() {
-    const BOTH: &[Act] = &[Act::Apply("one", &[0]), Act::AskAgain];
-    play("a result, asking again", BOTH, 0).await;
-    play("a result, asking again, a fault", BOTH, 1).await;
-}
-
 // Faults that must be found.
 
 async fn found(

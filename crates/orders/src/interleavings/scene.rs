@@ -27,7 +27,6 @@ use crate::{
     apply::ApplyResults,
     place::{PlaceOrders, Placement},
     recent::Recent,
-    resend::Resend,
     sql,
     stream::{StreamLimits, Subscriptions},
     unsettled::Intake,
@@ -35,8 +34,6 @@ use crate::{
 
 /// Two orders: the first is paid, the second declined.
 const ORDERS: usize = 2;
-/// An order stays NEW for so long until its payment is asked for again.
-const RESEND_AFTER: Duration = Duration::from_mins(1);
 
 /// With faults, or more than two processes, another process goes on at most so many times although
 /// the one before could.
@@ -53,8 +50,6 @@ pub(super) enum Act {
     ApplyLocking(&'static str, &'static [usize]),
     /// Places an order with an idempotency key that all such processes share.
     Place,
-    /// Asks again for the payment of orders that stay NEW.
-    AskAgain,
 }
 
 struct Stage {
@@ -251,14 +246,6 @@ impl Stage {
                 Self::applying(inbox, self.batch(id, orders), record)
             }
             Act::Place => self.placing(db, ORDERS + n, record),
-            Act::AskAgain => {
-                let mut resend = Resend::new(self.context(db), RESEND_AFTER);
-                self.clock.advance(RESEND_AFTER * 2);
-                async move {
-                    let _ = resend.step().await;
-                }
-                .boxed()
-            }
         }
     }
 
@@ -277,7 +264,7 @@ impl Stage {
                 Act::Place if record.answer.lock().unwrap().is_none() => {
                     self.placing(&self.db, 2 * ORDERS + n, record).await;
                 }
-                Act::Place | Act::AskAgain => {}
+                Act::Place => {}
             }
         }
         for _ in 0..3 {
@@ -292,7 +279,7 @@ impl Stage {
                 Act::Apply(_, orders)
                 | Act::ApplyRemembering(_, orders)
                 | Act::ApplyLocking(_, orders) => orders.contains(&n),
-                Act::Place | Act::AskAgain => false,
+                Act::Place => false,
             })
         };
         for n in 0..ORDERS {
@@ -387,8 +374,6 @@ impl Story for Stage {
             .await
             .unwrap();
         tx.query("delete from outbox_batches").execute().await.unwrap();
-        // So that the next run finds no orders that stay NEW but its own.
-        tx.query("delete from orders").execute().await.unwrap();
         tx.commit().await.unwrap();
         if !left.is_empty() {
             return Err(format!("{left:?} still wait"));
