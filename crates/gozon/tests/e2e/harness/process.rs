@@ -108,17 +108,26 @@ impl Process {
         kilobytes.expect("a number of kB") * 1024
     }
 
+    /// Starts it anew if it has ended by itself, as a supervisor does; whether it had.
+    pub fn revive(&mut self) -> bool {
+        let ended = self.note_end();
+        if ended {
+            self.start();
+        }
+        ended
+    }
+
+    /// Whether it has ended by itself; if so, that and the end of its log are printed, once.
+    fn note_end(&mut self) -> bool {
+        let Some(status) = self.exited() else { return false };
+        println!("{} ended by itself with {status}:\n{}", self.name, self.log_tail());
+        self.child = None;
+        true
+    }
+
     /// Starts it, without waiting for anything.
     pub fn start(&mut self) {
-        if let Some(status) = self.exited() {
-            // As a supervisor does; `ready` fails if it ends again.
-            println!(
-                "{} ended with {status}, and is started anew:\n{}",
-                self.name,
-                self.log_tail()
-            );
-            self.child = None;
-        }
+        self.note_end();
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.expect("a log file");
@@ -169,6 +178,7 @@ impl Process {
 
     /// `kill -9`: no goodbye, nothing flushed.
     pub async fn kill(&mut self) {
+        self.note_end();
         if let Some(mut child) = self.child.take() {
             child.kill().await.expect("a child to kill");
         }
