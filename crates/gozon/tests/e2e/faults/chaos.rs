@@ -118,7 +118,7 @@ impl<'s> Faults<'s> {
             }
             let name = self.next().await;
             *self.happened.entry(name).or_default() += 1;
-            sleep(self.pace.between / 2 + self.random.jitter(self.pace.between)).await;
+            sleep(self.random.jitter(self.pace.between)).await;
         }
     }
 

@@ -42,7 +42,7 @@ async fn everything_at_once(combo: Combo) {
     let seed = number_of("GOZON_TEST_SEED", RandomSource::system().next_u64());
     println!("GOZON_TEST_SEED={seed}");
     let pace = if soak {
-        Pace { between: Duration::from_secs(8), longest: 60 }
+        Pace { between: Duration::from_secs(7), longest: 60 }
     } else {
         Pace { between: Duration::from_millis(800), longest: 6 }
     };

@@ -134,7 +134,7 @@ impl Process {
         let mut command = if self.outlives_full_disks {
             // A process whose file would grow beyond its limit gets an error only if it ignores this.
             let mut shell = without_settings("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gozon")]);
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", &path_of_binary()]);
             shell
         } else {
             binary()
@@ -264,7 +264,12 @@ pub async fn gozon(args: &[&str], settings: &[(&str, String)]) -> Output {
 
 /// The binary, with no settings from the environment of the tests.
 fn binary() -> Command {
-    without_settings(env!("CARGO_BIN_EXE_gozon"))
+    without_settings(&path_of_binary())
+}
+
+/// `GOZON_BIN` if it is set, otherwise what cargo has built with this test.
+fn path_of_binary() -> String {
+    std::env::var("GOZON_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_gozon").to_owned())
 }
 
 fn without_settings(program: &str) -> Command {
