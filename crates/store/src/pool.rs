@@ -17,6 +17,7 @@ use deadpool::{
         Timeouts,
     },
 };
+use futures_util::future::BoxFuture;
 use sqlx::{
     Connection as _, Executor as _, PgConnection, SqliteConnection, error::DatabaseError,
     postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
@@ -80,7 +81,9 @@ impl Pool {
 
     /// A connection.
     pub(crate) async fn get(&self) -> sqlx::Result<Pooled> {
-        self.0.get().await.map_err(|error| match error {
+        // Its future is large, and every statement's future contains it.
+        let got: BoxFuture<'_, _> = Box::pin(self.0.get());
+        got.await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Closed => sqlx::Error::PoolClosed,
             _ => sqlx::Error::PoolTimedOut,
