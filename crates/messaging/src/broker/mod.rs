@@ -10,6 +10,8 @@ use crate::Batch;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod memory;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod pem;
 mod prefix;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
