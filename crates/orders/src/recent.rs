@@ -60,7 +60,9 @@ impl Recent {
     /// Remembers new orders.
     pub fn remember(&self, orders: &[Arc<Order>]) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.iter().for_each(|order| memory.put(order));
+        for order in orders {
+            memory.put(order);
+        }
     }
 
     /// Those of these orders that are remembered.
