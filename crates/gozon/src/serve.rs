@@ -130,3 +130,13 @@ impl From<config::Stream> for StreamLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_waits_longer_than_a_service_for_its_database() {
+        assert!(Limits::default().response > gozon_store::STATEMENT_TIMEOUT);
+    }
+}

@@ -41,6 +41,7 @@ pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
 pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
+pub use session::STATEMENT_TIMEOUT;
 pub use statement::{Arg, Statement};
 pub use tx::{Tx, Work};
 pub use url::{InvalidUrl, sqlite_file};

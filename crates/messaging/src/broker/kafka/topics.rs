@@ -88,6 +88,8 @@ async fn make_topics(
         let new = |partitions| {
             NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replicas))
                 .set("min.insync.replicas", min_in_sync)
+                // The cluster's time: our records have none, since a machine's clock may be wrong.
+                .set("message.timestamp.type", "LogAppendTime")
         };
         match topic.delivery {
             Delivery::Competing => new(partitions),
