@@ -31,6 +31,7 @@ mod servers;
 mod session;
 mod sqlite_file;
 mod statement;
+mod timing;
 mod tx;
 mod url;
 
@@ -41,5 +42,6 @@ pub use migrate::{Migration, migrate};
 pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
 pub use statement::{Arg, Statement};
+pub use timing::{add_database_time, with_database_time};
 pub use tx::{Tx, Work};
 pub use url::{InvalidUrl, sqlite_file};

@@ -8,12 +8,14 @@ mod certificates;
 mod database;
 mod frozen;
 mod pgbouncer;
+mod secured;
 mod wire;
 
 pub use certificates::Certificates;
 pub use database::TestDb;
 pub use frozen::{frozen, pretty};
 pub use pgbouncer::PgBouncer;
+pub use secured::{amqps_url, kafka_sasl_tls_url, start_postgres_tls, stop_postgres_tls};
 pub use wire::Wire;
 
 /// The URL of a PostgreSQL server on which databases may be made and dropped.
