@@ -32,6 +32,7 @@ mod servers;
 mod session;
 mod sqlite_file;
 mod statement;
+mod timing;
 mod tx;
 mod url;
 
@@ -43,5 +44,6 @@ pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
 pub use session::STATEMENT_TIMEOUT;
 pub use statement::{Arg, Statement};
+pub use timing::{add_database_time, with_database_time};
 pub use tx::{Tx, Work};
 pub use url::{InvalidUrl, sqlite_file};
