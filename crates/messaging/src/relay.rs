@@ -356,3 +356,6 @@ async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod interleavings;

@@ -278,9 +278,10 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
                 .collect();
             let done: Vec<(&G, &[U::Reply])> =
                 answered.iter().map(|(i, replies)| (guards[*i], &replies[..])).collect();
-            // Marks first: the later of two repeats waits there, holding nothing that the other needs.
-            let mut writes = G::mark(&done, self.context.clock.now());
-            writes.extend(decision.writes);
+            // Marks last: who locks what it reads has those rows first too, and if some take marks
+            // first and others rows, two repeats of one job wait for each other in a circle.
+            let mut writes = decision.writes;
+            writes.extend(G::mark(&done, self.context.clock.now()));
             let added = self.context.outbox.add(decision.outgoing);
             writes.extend(added.statement());
             work.commit(writes).await?;

@@ -3,6 +3,8 @@
 
 mod apply;
 mod get;
+#[cfg(test)]
+mod interleavings;
 mod list;
 mod place;
 mod recent;

@@ -29,8 +29,8 @@ pub(crate) struct NewOrder {
 /// An order to be placed, and the trace that it is part of.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    order: Arc<Order>,
-    trace: TraceParent,
+    pub(crate) order: Arc<Order>,
+    pub(crate) trace: TraceParent,
 }
 
 /// Places orders.
