@@ -17,7 +17,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-newest-postgres test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -27,6 +27,10 @@ setup: ## Install the servers and tools that tests need (as root; otherwise say 
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	cargo build --package gozon
 	$(SERVICES) cargo test --workspace --no-fail-fast
+
+.PHONY: test-newest-postgres
+test-newest-postgres: setup
+	scripts/test-postgres-versions 18.0.0
 
 .PHONY: test-postgres-versions
 test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 #[error("must be a whole number of minor units from 1 to 1000000000000")]
 pub struct InvalidAmount;
 
-/// What one operation moves: 1 to 10^12 minor units.
+/// What one operation moves: 1 to 10^12 minor units. Digits only: `12.0` and `1.2e1` are refused,
+/// since a sender that has floats will send a fraction one day.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]

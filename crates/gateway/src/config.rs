@@ -37,7 +37,7 @@ pub struct Config {
     pub clock: Clock,
     /// For ids, for choosing between instances and for jitter.
     pub random: RandomSource,
-    /// Closes every WebSocket. Serve the router until the same token.
+    /// Closes every WebSocket. The router is served until about the same time.
     pub stop: CancellationToken,
 }
 
@@ -50,7 +50,7 @@ pub struct Limits {
     /// How long connecting to an instance may take.
     pub connect: Duration,
     /// How long a request may take from its head to the response's head, 504 `upstream_timeout`
-    /// after it.
+    /// after it. Longer than a service waits for its database, whose answer says more.
     pub response: Duration,
     /// The most headers of a request, 431 `headers_too_large` beyond it. The services take more, so
     /// that what the gateway adds is never too much for them.
@@ -86,7 +86,7 @@ impl Default for Limits {
         Self {
             in_flight: 4096,
             connect: Duration::from_secs(1),
-            response: Duration::from_secs(30),
+            response: Duration::from_secs(40),
             headers: 80,
             head: 32 * 1024,
             body: BODY_LIMIT,

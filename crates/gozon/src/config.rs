@@ -18,7 +18,7 @@ use crate::{
 /// Without a command it is `gozon up`: the whole shop in one process. Every flag can be given as
 /// an environment variable too, such as `GOZON_LISTEN` for `--listen`.
 #[derive(Debug, Parser)]
-#[command(name = "gozon", version, args_conflicts_with_subcommands = true)]
+#[command(name = "gozon", version)]
 pub struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module.
     #[arg(long, env = "GOZON_LOG", default_value = "info", global = true, value_parser = log_filter)]

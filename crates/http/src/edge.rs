@@ -202,10 +202,10 @@ where
     }
 }
 
-/// Says how long this hop took, in milliseconds, with all the hops behind it.
-fn add_timing(headers: &mut HeaderMap, service: &str, took: Duration) {
+/// Adds to `Server-Timing` how long a part took, in milliseconds, with all the parts behind it.
+pub fn add_timing(headers: &mut HeaderMap, part: &str, took: Duration) {
     let tenths = took.as_micros() / 100;
-    let value = format!("{service};dur={}.{}", tenths / 10, tenths % 10);
+    let value = format!("{part};dur={}.{}", tenths / 10, tenths % 10);
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.append(SERVER_TIMING, value);
     }

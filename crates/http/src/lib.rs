@@ -14,7 +14,7 @@ mod telemetry;
 mod user;
 
 pub use answer::{Answer, Answered};
-pub use edge::{Edge, REQUEST_ID, RequestContext, edge, observed};
+pub use edge::{Edge, REQUEST_ID, RequestContext, add_timing, edge, observed};
 pub use fields::{BODY_LIMIT, FieldIssue, Fields};
 pub use health::{Health, health_routes, openapi_route};
 pub use page::{Page, PageQuery, Params};

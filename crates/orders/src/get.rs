@@ -17,6 +17,7 @@ use crate::{service::App, sql};
 #[utoipa::path(
     get,
     path = "/orders/{id}",
+    operation_id = "getOrder",
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),

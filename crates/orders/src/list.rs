@@ -16,6 +16,7 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/orders",
+    operation_id = "listOrders",
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),

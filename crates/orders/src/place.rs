@@ -99,6 +99,7 @@ pub(crate) fn payment_requested(
 #[utoipa::path(
     post,
     path = "/orders",
+    operation_id = "placeOrder",
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
@@ -106,7 +107,9 @@ pub(crate) fn payment_requested(
     ),
     request_body = NewOrder,
     responses(
-        (status = 201, description = "The order", body = Order, headers(("Location" = String, description = "Where it is found"))),
+        (status = 201, description = "The order", body = Order, headers(("Location" = String, description = "Where it is found")), links(
+            ("order" = (operation_id = "getOrder", parameters(("id" = "$response.body#/id"), ("X-User-Id" = "$request.header.X-User-Id")))),
+        )),
         (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_json`, `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),

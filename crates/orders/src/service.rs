@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
 use gozon_contract::{
     Clock, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic,
 };
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::Broker;
-use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached};
+use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached, database_timing};
 use gozon_store::{DatabaseClock, Db, Migration};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -155,6 +155,7 @@ impl Orders {
         let (api, document) = endpoints().split_for_parts();
         let routes =
             api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        let routes = routes.layer(from_fn(database_timing));
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn account_not_found() -> Problem {
 #[utoipa::path(
     get,
     path = "/accounts/balance",
+    operation_id = "getBalance",
     tag = "accounts",
     params(("X-User-Id" = Uuid, Header, description = "The user")),
     responses(

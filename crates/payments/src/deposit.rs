@@ -76,6 +76,7 @@ impl From<DepositRefused> for Problem {
 #[utoipa::path(
     post,
     path = "/accounts/deposit",
+    operation_id = "deposit",
     tag = "accounts",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),

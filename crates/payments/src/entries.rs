@@ -12,6 +12,7 @@ use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
 #[utoipa::path(
     get,
     path = "/accounts/entries",
+    operation_id = "listEntries",
     tag = "accounts",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),

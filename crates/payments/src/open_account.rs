@@ -68,6 +68,7 @@ fn account_exists() -> Problem {
 #[utoipa::path(
     post,
     path = "/accounts",
+    operation_id = "openAccount",
     tag = "accounts",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),

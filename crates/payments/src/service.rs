@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
 use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic, UserId};
 use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
 use gozon_messaging::Broker;
-use gozon_service::{GroupCommit, Tasks, Wiring};
+use gozon_service::{GroupCommit, Tasks, Wiring, database_timing};
 use gozon_store::{DatabaseClock, Db, Migration};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -89,6 +89,7 @@ impl Payments {
         let (api, document) = endpoints().split_for_parts();
         let routes =
             api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        let routes = routes.layer(from_fn(database_timing));
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

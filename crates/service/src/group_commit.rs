@@ -3,11 +3,12 @@
 //! A commit costs the same for one row or five hundred. While one runs, requests queue up; the next
 //! takes all of them. A request by itself never waits for others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gozon_contract::UserId;
 use gozon_http::{Answer, Answered, Problem};
 use gozon_messaging::{Context, Failure, Job, Outcome, Runner, UseCase};
+use gozon_store::add_database_time;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
@@ -37,8 +38,11 @@ impl<C> Clone for GroupCommit<C> {
 /// A request and where its answer goes.
 struct Waiting<C> {
     job: Job<Keyed, C>,
-    reply: oneshot::Sender<Result<Answered, Problem>>,
+    reply: oneshot::Sender<Reply>,
 }
+
+/// An answer, and how long the group's commit took.
+type Reply = (Result<Answered, Problem>, Duration);
 
 impl<C: Send + Sync + 'static> GroupCommit<C> {
     /// A group commit for `use_case`, and its loop, which ends after `stop` once all that was
@@ -93,7 +97,11 @@ impl<C: Send + Sync + 'static> GroupCommit<C> {
         self.queue
             .try_send(Waiting { job, reply })
             .map_err(|_| Problem::unavailable("too many requests are waiting; try again"))?;
-        answer.await.unwrap_or_else(|_| Err(Problem::unavailable("shutting down; try again")))
+        let Ok((answer, took)) = answer.await else {
+            return Err(Problem::unavailable("shutting down; try again"));
+        };
+        add_database_time(took);
+        answer
     }
 }
 
@@ -115,11 +123,12 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
                 // Each answer wakes somebody who wants a processor. The relay goes first: the rest of
                 // the order's way depends on it.
                 tokio::task::yield_now().await;
-                answer(replies, outcomes);
+                answer(replies, outcomes, started);
             }
             // Whether it was committed is not known: to run it again could do it twice.
             Err(failure) if failure.is_unavailable() || jobs.len() == 1 => {
-                answer(replies, jobs.iter().map(|_| Err(failure.clone())).collect());
+                let failures = jobs.iter().map(|_| Err(failure.clone())).collect();
+                answer(replies, failures, started);
             }
             // One request's fault, or the lock of one row, holds up nobody else.
             Err(failure) => {
@@ -127,7 +136,7 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
                 let permit = Arc::clone(&self.splits).acquire_owned().await;
                 let runner = Arc::clone(&self.runner);
                 tokio::spawn(async move {
-                    answer(replies, runner.singly(&jobs).await);
+                    answer(replies, runner.singly(&jobs).await, started);
                     drop(permit);
                 });
             }
@@ -137,12 +146,10 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
     }
 }
 
-fn answer(
-    replies: Vec<oneshot::Sender<Result<Answered, Problem>>>,
-    outcomes: Vec<Outcome<Answer>>,
-) {
+fn answer(replies: Vec<oneshot::Sender<Reply>>, outcomes: Vec<Outcome<Answer>>, started: Instant) {
+    let took = started.elapsed();
     for (reply, outcome) in replies.into_iter().zip(outcomes) {
-        let _ = reply.send(answered(outcome));
+        let _ = reply.send((answered(outcome), took));
     }
 }
 

@@ -6,6 +6,7 @@ mod health;
 mod idempotency;
 mod problem;
 mod tasks;
+mod timing;
 mod wiring;
 
 pub use group_commit::GroupCommit;
@@ -13,4 +14,5 @@ pub use health::{attached, service_health};
 pub use idempotency::{EXPIRING, IdempotencyKey, MIGRATIONS, find_answer};
 pub use problem::store_problem;
 pub use tasks::{Stage, Tasks};
+pub use timing::database_timing;
 pub use wiring::Wiring;

@@ -39,6 +39,7 @@ mod outages;
 mod plans;
 mod race;
 mod scenario;
+mod servers_people_have;
 mod sockets;
 mod streams;
 mod websocket;

@@ -43,6 +43,7 @@ impl<S: Sync> FromRequestParts<S> for StreamUser {
 #[utoipa::path(
     get,
     path = "/orders/stream",
+    operation_id = "watchOrders",
     tag = "orders",
     params(
         ("X-User-Id" = Option<Uuid>, Header, description = "The user"),

@@ -363,6 +363,7 @@ impl Explored {
     ///
     /// # Panics
     /// If one did.
+    #[must_use]
     pub fn all_good(self) -> Self {
         if let Some(failure) = &self.failure {
             panic!("order {}: {failure}", self.orders);
