@@ -124,7 +124,7 @@ async fn batches_over_the_same_accounts() {
 
 #[tokio::test]
 async fn batches_over_the_same_accounts_behind_another() {
-    play("two batches behind another", OPPOSITE_ORDER_BEHIND_ANOTHER, 0).await;
+    play_with_switches("two batches behind another", OPPOSITE_ORDER_BEHIND_ANOTHER, 0, 1).await;
 }
 
 #[tokio::test]
