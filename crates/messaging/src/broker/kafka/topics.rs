@@ -32,11 +32,11 @@ type Admin = Quiet<AdminClient<Events>>;
 /// Makes those of `topics` that are missing, and waits until they can be used. Where an operator
 /// has made them, this needs no permission to.
 pub(super) async fn declare(
-    config: &ClientConfig,
+    config: ClientConfig,
     topics: &'static [Topic],
     partitions: i32,
 ) -> Result<(), BrokerError> {
-    let admin = Arc::new(Admin::new(config)?);
+    let admin = Arc::new(Admin::new(config).await?);
     let complete = async {
         loop {
             let missing = missing_topics(&admin, topics).await?;
