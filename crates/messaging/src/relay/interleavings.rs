@@ -191,5 +191,5 @@ async fn a_claim_without_a_lock_is_found() {
 async fn a_claim_without_a_lease_is_found() {
     let unmoved = &[("set available_at = $2 where", "set available_at = $2 - $2 + $1 where")];
     let failure = explore(TWO_SWEEP, 0, 1, unmoved).await.found();
-    assert!(failure.what.contains("was published 2 times"), "{failure}");
+    assert!(failure.what.contains("was published"), "{failure}");
 }

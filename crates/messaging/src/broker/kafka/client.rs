@@ -20,18 +20,22 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
 use crate::BrokerError;
 
-/// A client whose end does not hold up the async threads: it says goodbye to the cluster and
-/// waits for the threads of librdkafka.
+/// How long making a client may take.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A client that does not hold up the async threads: its beginning waits for the threads of
+/// librdkafka, and its end for them and for the cluster.
 pub(super) struct Quiet<T: Send + 'static>(Option<T>);
 
 impl<T: Send> Quiet<T> {
     /// Makes a client. It contacts nobody yet.
-    pub(super) fn new(config: &ClientConfig, refusal: &Refusal) -> Result<Self, BrokerError>
+    pub(super) async fn new(config: ClientConfig, refusal: &Refusal) -> Result<Self, BrokerError>
     where
         T: FromClientConfigAndContext<Events>,
     {
         let events = Events { stranded: AtomicBool::new(false), refusal: refusal.clone() };
-        Ok(Self(Some(config.create_with_context(events).map_err(away)?)))
+        let create = blocking(move || config.create_with_context(events));
+        Ok(Self(Some(in_time(CREATE_TIMEOUT, create).await?)))
     }
 }
 
