@@ -51,7 +51,7 @@ impl Shop {
                     continue;
                 }
                 self.relay_actions(state, service, instance, &mut actions);
-                self.consumer_actions(state, service, instance, &mut actions);
+                Self::consumer_actions(state, service, instance, &mut actions);
             }
         }
         if actions.is_empty() {
@@ -112,7 +112,6 @@ impl Shop {
     }
 
     fn consumer_actions(
-        &self,
         state: &State,
         service: Service,
         instance: usize,
@@ -253,7 +252,7 @@ impl Shop {
             return;
         }
         let done = match service {
-            Service::Payments => self.settle(state, &work),
+            Service::Payments => self.settle(state, work),
             Service::Orders => Self::apply(state, work.message),
         };
         if !done {
@@ -282,7 +281,7 @@ impl Shop {
     }
 
     /// Decides a payment; whether it could be.
-    fn settle(&self, state: &mut State, work: &Work) -> bool {
+    fn settle(&self, state: &mut State, work: Work) -> bool {
         let Message { order, .. } = work.message;
         let marked = state.inbox[Service::Payments as usize].contains(&work.message);
         if marked || work.phase == Phase::HalfCommitted {

@@ -23,6 +23,7 @@ impl Service {
     pub const ALL: [Self; 2] = [Self::Orders, Self::Payments];
 
     /// The one that receives what this one sends.
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Orders => Self::Payments,

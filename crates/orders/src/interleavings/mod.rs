@@ -55,9 +55,9 @@ async fn one_result_applied_three_times() {
 async fn batches_of_the_same_orders() {
     const LOCKING: &[Act] =
         &[Act::ApplyLocking("there", &[0, 1]), Act::ApplyLocking("back", &[1, 0])];
-    play("two batches that lock", LOCKING, 0).await;
     const REMEMBERING: &[Act] =
         &[Act::ApplyRemembering("there", &[0, 1]), Act::ApplyRemembering("back", &[1, 0])];
+    play("two batches that lock", LOCKING, 0).await;
     play("two batches that remember", REMEMBERING, 0).await;
 }
 
