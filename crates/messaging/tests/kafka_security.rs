@@ -20,7 +20,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The password of every user, as a URL has it.
 const PASSWORD: &str = "secret%20sauce";
-/// What `scripts/services` calls an operation (<https://kafka.apache.org/protocol>).
+/// Operations, by their numbers in an access rule (`AclOperation` of Kafka).
 const WRITE: u8 = 4;
 const DESCRIBE: u8 = 8;
 
