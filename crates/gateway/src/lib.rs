@@ -1,17 +1,20 @@
 //! The gateway: the one public address of the shop. It routes by path and knows no business rule.
 //!
 //! A request passes the [`proxy`], which decides whether to let it in and where it goes, and then
-//! one upstream: a service's router in this process, or a load balancer over remote instances. A
-//! request's body is read to its end before it is forwarded; a response's body streams.
+//! one upstream: a service's router in this process, a load balancer over remote instances, or, where
+//! gRPC is spoken to them, the service's REST routes over its gRPC client ([`grpc`]). A request's body
+//! is read to its end before it is forwarded; a response's body streams.
 //!
 //! Connections to instances are pooled by hyper-util's client. It knows whether a request was sent,
 //! which decides whether another instance may get it.
 
 mod body;
+mod channel;
 mod config;
 mod dns;
 mod ejection;
 mod error;
+mod grpc;
 mod head;
 mod headers;
 mod instance;
@@ -34,7 +37,7 @@ use serde_json::Value;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use config::{Config, Limits, RateLimit, Upstream};
-pub use origin::{InvalidOrigin, Origin};
+pub use origin::{Carrier, InvalidOrigin, Origin};
 
 use proxy::Proxy;
 
@@ -50,7 +53,7 @@ impl Gateway {
     /// A gateway in front of the configured upstreams. Nothing is connected yet.
     pub fn new(config: Config) -> Self {
         let Config { orders, payments, web, openapi, health, limits, clock, random, stop } = config;
-        let proxy = Arc::new(Proxy::new(orders, payments, web, limits, clock, &random, &stop));
+        let proxy = Arc::new(Proxy::new((orders, payments), web, limits, clock, &random, &stop));
         let health = proxy.health().and(health);
         Self { proxy, openapi, health, random }
     }

@@ -7,8 +7,10 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, Response},
 };
+use gozon_api::{Live, orders, payments};
 use gozon_contract::{Clock, RandomSource};
 use gozon_http::Health;
+use gozon_rpc::{OrdersClient, PaymentsClient};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,19 +43,32 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
 
 impl Proxy {
     pub(crate) fn new(
-        orders: config::Upstream,
-        payments: config::Upstream,
+        (orders, payments): (config::Upstream, config::Upstream),
         web: Option<config::Upstream>,
         limits: Limits,
         clock: Clock,
         random: &RandomSource,
         stop: &CancellationToken,
     ) -> Self {
-        let upstream = |name, place| Upstream::new(name, place, &limits, random, stop.clone());
+        let live = || {
+            let (origins, random) = (limits.origins.clone(), random.clone());
+            Live::new(origins, limits.heartbeat, random, stop.clone())
+        };
+        let orders = Upstream::new("orders", orders, &limits, random, stop.clone(), |transport| {
+            orders::rest(Arc::new(OrdersClient::new(transport, random.clone())), live())
+        });
+        let payments =
+            Upstream::new("payments", payments, &limits, random, stop.clone(), |transport| {
+                payments::rest(Arc::new(PaymentsClient::new(transport)))
+            });
+        // Pages are served over HTTP only.
+        let nothing = |_| axum::Router::new();
+        let web =
+            web.map(|web| Upstream::new("web", web, &limits, random, stop.clone(), nothing));
         Self {
-            orders: upstream("orders", orders),
-            payments: upstream("payments", payments),
-            web: web.map(|web| upstream("web", web)),
+            orders,
+            payments,
+            web,
             permits: Permits::new(limits.in_flight),
             buckets: limits.rate.map(TokenBuckets::new),
             clock,

@@ -2,8 +2,7 @@
 //! the clients that watch.
 
 mod apply;
-mod get;
-mod list;
+mod offer;
 mod place;
 mod recent;
 mod resend;
@@ -13,5 +12,5 @@ mod stream;
 mod unsettled;
 
 pub use resend::ask_again;
-pub use service::{MIGRATIONS, Orders, Settings, TOPICS, openapi};
+pub use service::{MIGRATIONS, Orders, Settings, TOPICS};
 pub use stream::StreamLimits;

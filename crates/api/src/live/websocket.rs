@@ -25,7 +25,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::serve::{Client, End, Session, code};
+use super::session::{Client, End, Session, code};
 
 /// The largest message a client may send; there is nothing that it needs to say.
 const MAX_CLIENT_MESSAGE: usize = 4 * 1024;
