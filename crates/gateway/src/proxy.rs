@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Router,
     body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderMap, Response},
@@ -22,7 +23,8 @@ use crate::{
     permit::{Permit, Permits},
     route::{Target, target},
     token_bucket::TokenBuckets,
-    upstream::Upstream,
+    tunnel::Tunnels,
+    upstream::{Shared, Upstream},
 };
 
 /// The proxy, with its upstreams.
@@ -34,6 +36,8 @@ pub(crate) struct Proxy {
     permits: Permits,
     buckets: Option<TokenBuckets>,
     clock: Clock,
+    /// The live clients whose sockets the gateway ends itself.
+    live: Live,
 }
 
 /// Answers every request that is not for the gateway itself.
@@ -43,28 +47,30 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
 
 impl Proxy {
     pub(crate) fn new(
-        (orders, payments): (config::Upstream, config::Upstream),
+        [orders, payments]: [config::Upstream; 2],
         web: Option<config::Upstream>,
         limits: Limits,
         clock: Clock,
         random: &RandomSource,
+        tunnels: &Tunnels,
         stop: &CancellationToken,
     ) -> Self {
-        let live = || {
-            let (origins, random) = (limits.origins.clone(), random.clone());
-            Live::new(origins, limits.heartbeat, random, stop.clone())
-        };
-        let orders = Upstream::new("orders", orders, &limits, random, stop.clone(), |transport| {
-            orders::rest(Arc::new(OrdersClient::new(transport, random.clone())), live())
+        let live = Live::new(
+            limits.origins.clone(),
+            limits.heartbeat,
+            random.clone(),
+            stop.clone(),
+        );
+        let shared = Shared { limits: &limits, random, tunnels, stop };
+        let orders = Upstream::new("orders", orders, shared, |transport| {
+            let client = OrdersClient::new(transport, random.clone());
+            orders::rest(Arc::new(client), live.clone())
         });
-        let payments =
-            Upstream::new("payments", payments, &limits, random, stop.clone(), |transport| {
-                payments::rest(Arc::new(PaymentsClient::new(transport)))
-            });
+        let payments = Upstream::new("payments", payments, shared, |transport| {
+            payments::rest(Arc::new(PaymentsClient::new(transport)))
+        });
         // Pages are served over HTTP only.
-        let nothing = |_| axum::Router::new();
-        let web =
-            web.map(|web| Upstream::new("web", web, &limits, random, stop.clone(), nothing));
+        let web = web.map(|web| Upstream::new("web", web, shared, |_| Router::new()));
         Self {
             orders,
             payments,
@@ -73,7 +79,14 @@ impl Proxy {
             buckets: limits.rate.map(TokenBuckets::new),
             clock,
             limits,
+            live,
         }
+    }
+
+    /// Waits until the gateway stops, and then until the sockets that it ends itself are closed.
+    pub(crate) fn sockets_closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let live = self.live.clone();
+        async move { live.closed().await }
     }
 
     /// A part for each remote service. The shop is open while the web app is away.

@@ -23,7 +23,7 @@ use crate::{
     metrics::UpstreamMetrics,
     origin::Carrier,
     permit::{Permit, keep_until_sent},
-    tunnel,
+    tunnel::Tunnels,
 };
 
 /// How often names are looked up again.
@@ -31,12 +31,21 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
 /// How much longer than a call the request that it belongs to may take.
 const GRPC_TIMEOUT_MARGIN: Duration = Duration::from_millis(200);
 
+/// What all upstreams are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) random: &'a RandomSource,
+    pub(crate) tunnels: &'a Tunnels,
+    pub(crate) stop: &'a CancellationToken,
+}
+
 /// A service behind the gateway.
 pub(crate) struct Upstream {
     name: &'static str,
     place: Place,
     metrics: Arc<UpstreamMetrics>,
-    stop: CancellationToken,
+    tunnels: Tunnels,
 }
 
 enum Place {
@@ -51,11 +60,10 @@ impl Upstream {
     pub(crate) fn new(
         name: &'static str,
         upstream: config::Upstream,
-        limits: &Limits,
-        random: &RandomSource,
-        stop: CancellationToken,
+        shared: Shared<'_>,
         rest: impl FnOnce(GrpcTransport) -> Router,
     ) -> Self {
+        let Shared { limits, random, stop, .. } = shared;
         let metrics = Arc::new(UpstreamMetrics::new(name));
         let place = match upstream {
             config::Upstream::Local(router) => Place::Local(router),
@@ -76,7 +84,7 @@ impl Upstream {
                 }
             }
         };
-        Self { name, place, metrics, stop }
+        Self { name, place, metrics, tunnels: shared.tunnels.clone() }
     }
 
     /// A part that is missing while no instance can be reached; none if it is in this process.
@@ -137,7 +145,7 @@ impl Upstream {
             if !is_websocket {
                 return Err(ProxyError::BadGateway);
             }
-            tunnel::open(client, &mut response, lease, self.stop.clone());
+            self.tunnels.open(client, &mut response, lease);
             headers::keep_upgrade(response.headers_mut());
             return Ok(response.map(|_| Body::empty()));
         }

@@ -9,7 +9,7 @@ use gozon_gateway::{Gateway, Limits, Origin, RateLimit, Upstream};
 use gozon_http::{Edge, Health, health_routes, observed};
 use gozon_orders::{Orders, Settings, StreamLimits};
 use gozon_payments::Payments;
-use gozon_service::Tasks;
+use gozon_service::{Stage, Tasks};
 
 use crate::{
     config, migrate, openapi,
@@ -23,7 +23,7 @@ const RATED_USERS: usize = 100_000;
 /// `gozon gateway`.
 pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
     let listener = process::listen(args.listen).await?;
-    let stop = stop_on_signal();
+    let tasks = Tasks::default();
     let gateway = Gateway::new(gozon_gateway::Config {
         orders: remote("orders-urls", &args.orders_urls)?,
         payments: remote("payments-urls", &args.payments_urls)?,
@@ -37,8 +37,9 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
         },
         clock: Clock::system(),
         random: RandomSource::system(),
-        stop: stop.clone(),
+        stop: tasks.stop_token(Stage::Streams),
     });
+    tasks.spawn(Stage::Streams, "sockets", gateway.sockets_closed());
     let server = Server {
         name: "gateway",
         listener,
@@ -46,9 +47,9 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
         routes: gateway.router(),
         http2: false,
         health: gateway.health(),
-        tasks: Tasks::default(),
+        tasks,
     };
-    process::run(server, stop).await
+    process::run(server, stop_on_signal()).await
 }
 
 fn remote(setting: &str, urls: &[String]) -> anyhow::Result<Upstream> {

@@ -6,6 +6,8 @@
 pub mod ledger;
 
 mod deposit;
+#[cfg(test)]
+mod interleavings;
 mod offer;
 mod open_account;
 mod service;

@@ -25,6 +25,7 @@ mod clock;
 mod connect;
 mod error;
 mod migrate;
+mod pool;
 mod reader;
 mod rows;
 mod servers;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use gozon_contract::RandomSource;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use endpoint::{__path_stream, stream};
@@ -31,6 +31,9 @@ pub use watch::{
 const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 /// and all of them within this.
 const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(5);
+/// How long a stopping process waits for all clients to be closed, and how often it looks.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+const CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the live clients of a process share. Clones are the same.
 #[derive(Clone, Debug)]
@@ -66,6 +69,19 @@ impl Live {
         let spread = CLOSE_INTERVAL.saturating_mul(clients).min(MAX_CLOSE_SPREAD);
         // Anywhere between nothing and all of it.
         sleep(self.random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+    }
+
+    /// Waits until the process stops, and then until every client is closed.
+    pub async fn closed(&self) {
+        self.stop.cancelled().await;
+        let closed = async {
+            while self.clients.load(Relaxed) > 0 {
+                sleep(CLOSED_CHECK_INTERVAL).await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("stopped with live clients still connected");
+        }
     }
 
     fn count_client(&self) -> Counted {

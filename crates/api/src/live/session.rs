@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Counted, Frame, Live, Update, Watch, restarting, too_slow};
+use super::{Frame, Live, Update, Watch, restarting, too_slow};
 
 /// The most heartbeats in a row that a client may miss.
 const MAX_MISSED_HEARTBEATS: u32 = 2;
@@ -74,13 +74,11 @@ pub(super) struct Session {
     sent: SentVersions,
     /// The client has had its snapshot, or resumes where it was.
     begun: bool,
-    _counted: Counted,
 }
 
 impl Session {
     pub(super) fn new(watch: Watch, live: Live) -> Self {
-        let counted = live.count_client();
-        Self { live, watch, sent: SentVersions::default(), begun: false, _counted: counted }
+        Self { live, watch, sent: SentVersions::default(), begun: false }
     }
 
     /// Serves the client until either side ends it. The watch ends with this.

@@ -55,6 +55,7 @@ struct Socket {
 
 /// Serves a socket from the switch of protocols to the end of its connection.
 pub(super) async fn run(upgrade: OnUpgrade, session: Session) {
+    let _counted = session.live.count_client();
     let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, upgrade).await else {
         return;
     };

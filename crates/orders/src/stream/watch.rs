@@ -7,7 +7,7 @@ use gozon_api::live::{Frame, RESUME_WINDOW, Update, Watch, WatchOrders};
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
 use gozon_http::Problem;
 use gozon_service::store_problem;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     listen::PUBLICATION_DELAY,
@@ -22,6 +22,12 @@ use crate::{
 const PAGE_ORDERS: usize = 100;
 /// The most updates taken from the queue at once.
 const MAX_BATCH: usize = 64;
+/// The most tries of a read of the user's orders, and the mean wait after the first one that failed;
+/// it doubles each time. After a pause of this process, connections to the database are gone.
+const MAX_READS: u32 = 6;
+const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// No try is made when this has passed since the first one failed: the client is not served so long.
+const READ_RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Mean pause before a client catches up: all of an instance do it at once.
 const CATCH_UP_DELAY: Duration = Duration::from_millis(500);
 
@@ -147,7 +153,7 @@ impl Watching {
 
     async fn snapshot(&mut self) -> Result<Vec<Update>, Problem> {
         let as_of = self.app.subscriptions.complete_until();
-        let read = async {
+        let read = || async {
             let mut reader = self.app.db.read().await?;
             sql::list_orders(&mut reader, self.user, Filter::default(), PAGE_ORDERS).await
         };
@@ -161,7 +167,7 @@ impl Watching {
         since: Timestamp,
         after: Option<OrderId>,
     ) -> Result<Vec<Update>, Problem> {
-        let read = async {
+        let read = || async {
             let mut reader = self.app.db.read().await?;
             sql::orders_changed_since(&mut reader, self.user, since, after, PAGE_ORDERS).await
         };
@@ -174,12 +180,32 @@ impl Watching {
         Ok(orders.into_iter().map(frame).collect())
     }
 
-    /// Waits for a turn to read from the database, and reads.
-    async fn read(
-        &self,
-        read: impl Future<Output = gozon_store::Result<Vec<Order>>>,
-    ) -> Result<Vec<Order>, Problem> {
-        let _turn = self.app.subscriptions.reads().acquire().await;
-        read.await.map_err(store_problem)
+    /// Waits for a turn to read from the database, and reads; again, if the database is away or
+    /// something is locked.
+    async fn read<F>(&self, read: impl Fn() -> F) -> Result<Vec<Order>, Problem>
+    where
+        F: Future<Output = gozon_store::Result<Vec<Order>>>,
+    {
+        let (mut delay, mut deadline) = (READ_RETRY_DELAY, None);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let turn = self.app.subscriptions.reads().acquire().await;
+            let error = match read().await {
+                Ok(orders) => return Ok(orders),
+                Err(error) => error,
+            };
+            drop(turn);
+            tracing::warn!(%error, tries, "can't read a user's orders");
+            if matches!(error, gozon_store::Error::Other(_)) {
+                return Err(store_problem(error));
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + READ_RETRY_TIMEOUT);
+            if tries == MAX_READS || Instant::now() + delay > deadline {
+                return Err(store_problem(error));
+            }
+            sleep(self.app.random.jitter(delay)).await;
+            delay *= 2;
+        }
     }
 }
