@@ -3,8 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// The contracts, as the `import` of another would name them.
-const CONTRACTS: [&str; 2] =
-    ["gozon/orders/v1/orders.proto", "gozon/payments/v1/payments.proto"];
+const CONTRACTS: [&str; 2] = ["gozon/orders/v1/orders.proto", "gozon/payments/v1/payments.proto"];
 /// The folder of the contracts, seen from this crate.
 const FOLDER: &str = "../../api/proto";
 

@@ -46,7 +46,9 @@ impl Service<Request<tonic::body::Body>> for GrpcTransport {
             let started = Instant::now();
             let answer = transport.send(request).await;
             match &answer {
-                Ok(response) => transport.metrics.answered(is_our_fault(response), started.elapsed()),
+                Ok(response) => {
+                    transport.metrics.answered(is_our_fault(response), started.elapsed())
+                }
                 Err(error) => transport.metrics.failed(*error),
             }
             answer.map_err(|error| status(&error.problem()))

@@ -92,7 +92,15 @@ mod tests {
         let origin: Origin = "grpc://orders:8081".parse().unwrap();
         assert_eq!((origin.carrier, origin.port), (Carrier::Grpc, 8081));
         assert_eq!(origin.to_string(), "grpc://orders:8081");
-        for bad in ["", "orders:8081", "https://orders", "grpcs://a:1", "http://a/b", "http://u@a", "http://:80"] {
+        for bad in [
+            "",
+            "orders:8081",
+            "https://orders",
+            "grpcs://a:1",
+            "http://a/b",
+            "http://u@a",
+            "http://:80",
+        ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
     }

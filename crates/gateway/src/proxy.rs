@@ -55,12 +55,8 @@ impl Proxy {
         tunnels: &Tunnels,
         stop: &CancellationToken,
     ) -> Self {
-        let live = Live::new(
-            limits.origins.clone(),
-            limits.heartbeat,
-            random.clone(),
-            stop.clone(),
-        );
+        let live =
+            Live::new(limits.origins.clone(), limits.heartbeat, random.clone(), stop.clone());
         let shared = Shared { limits: &limits, random, tunnels, stop };
         let orders = Upstream::new("orders", orders, shared, |transport| {
             let client = OrdersClient::new(transport, random.clone());

@@ -27,7 +27,11 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
     let gateway = Gateway::new(gozon_gateway::Config {
         orders: remote("orders-urls", &args.orders_urls)?,
         payments: remote("payments-urls", &args.payments_urls)?,
-        web: if args.web_urls.is_empty() { None } else { Some(remote("web-urls", &args.web_urls)?) },
+        web: if args.web_urls.is_empty() {
+            None
+        } else {
+            Some(remote("web-urls", &args.web_urls)?)
+        },
         openapi: openapi::merged_json()?,
         health: Health::default(),
         limits: Limits {

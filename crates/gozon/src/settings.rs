@@ -208,7 +208,11 @@ pub fn instance_url(text: &str) -> Result<String, String> {
 
 /// Reads the URL of an instance of the web front end: HTTP only.
 pub fn web_url(text: &str) -> Result<String, String> {
-    if text.starts_with("grpc:") { Err("pages are not served over gRPC".to_owned()) } else { instance_url(text) }
+    if text.starts_with("grpc:") {
+        Err("pages are not served over gRPC".to_owned())
+    } else {
+        instance_url(text)
+    }
 }
 
 /// Reads an origin of web pages, such as `https://shop.example`, or `*`.

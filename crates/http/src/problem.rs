@@ -139,11 +139,14 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
         headers.insert("grpc-status", HeaderValue::from_static(code));
-        headers.insert("grpc-message", HeaderValue::from_static(if code == "12" {
-            "no such method"
-        } else {
-            "internal error"
-        }));
+        headers.insert(
+            "grpc-message",
+            HeaderValue::from_static(if code == "12" {
+                "no such method"
+            } else {
+                "internal error"
+            }),
+        );
         response
     }
 }

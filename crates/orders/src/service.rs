@@ -130,8 +130,7 @@ impl Orders {
         let health =
             wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 
-        let live =
-            Live::new(live.origins, live.heartbeat, random.clone(), streams_stop.clone());
+        let live = Live::new(live.origins, live.heartbeat, random.clone(), streams_stop.clone());
         let orders: Arc<dyn OrdersApi> = Arc::new(App {
             db,
             clock,

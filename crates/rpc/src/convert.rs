@@ -116,7 +116,8 @@ pub(crate) fn read_entry(user_id: UserId, entry: payments::Entry) -> Option<Entr
         payments::EntryKind::Deposit => EntryKind::Deposit,
         payments::EntryKind::Payment => EntryKind::Payment,
     };
-    let order_id = if entry.order_id.is_empty() { None } else { Some(entry.order_id.parse().ok()?) };
+    let order_id =
+        if entry.order_id.is_empty() { None } else { Some(entry.order_id.parse().ok()?) };
     Some(Entry {
         user_id,
         seq: entry.seq,
@@ -163,8 +164,15 @@ mod tests {
             [(EntryKind::Deposit, None), (EntryKind::Payment, Some(id.parse().unwrap()))]
         {
             let balance_after = 7.try_into().unwrap();
-            let sent =
-                Entry { user_id, seq: 2, kind, amount: -1, balance_after, order_id, created_at: at };
+            let sent = Entry {
+                user_id,
+                seq: 2,
+                kind,
+                amount: -1,
+                balance_after,
+                order_id,
+                created_at: at,
+            };
             assert_eq!(read_entry(user_id, entry(&sent)), Some(sent));
         }
     }

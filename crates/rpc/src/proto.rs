@@ -1,8 +1,7 @@
 //! What is generated from `api/proto`.
 
 /// Both contracts and what they import, as a `FileDescriptorSet`.
-pub(crate) const DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/contracts.binpb"));
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contracts.binpb"));
 
 /// `gozon.orders.v1`.
 #[allow(missing_docs, unused_qualifications, clippy::pedantic, reason = "generated")]

@@ -58,10 +58,8 @@ const KINDS: &[Kind] = &[
 
 /// A problem as a gRPC status.
 pub fn status(problem: &Problem) -> Status {
-    let kind =
-        KINDS.iter().find(|kind| kind.code == problem.code && kind.rest == problem.status);
-    let mut details =
-        ErrorDetails::with_error_info(problem.code.as_ref(), DOMAIN, HashMap::new());
+    let kind = KINDS.iter().find(|kind| kind.code == problem.code && kind.rest == problem.status);
+    let mut details = ErrorDetails::with_error_info(problem.code.as_ref(), DOMAIN, HashMap::new());
     let violation = |field: &str, reason: &str, detail: &str| FieldViolation {
         reason: reason.to_owned(),
         ..FieldViolation::new(field, detail)

@@ -89,7 +89,8 @@ impl<C: Send + Sync + 'static, R: Reply> GroupCommit<C, R> {
         command: C,
     ) -> Result<Answered<R>, Problem> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { guard: Keyed { user, request, reply: PhantomData }, commands: vec![command] };
+        let job =
+            Job { guard: Keyed { user, request, reply: PhantomData }, commands: vec![command] };
         self.queue
             .try_send(Waiting { job, reply })
             .map_err(|_| Problem::unavailable("too many requests are waiting; try again"))?;

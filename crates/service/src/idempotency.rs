@@ -178,8 +178,7 @@ async fn find<R: Reply>(
         .fetch_all()
         .await?;
     let read = |(user, key, fingerprint, answer): (Uuid, String, String, String)| {
-        let answer =
-            Stored::read(&answer).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let answer = Stored::read(&answer).map_err(|error| sqlx::Error::Decode(error.into()))?;
         Ok(((user.into(), key.clone()), (KeyedRequest { key, fingerprint }, answer)))
     };
     found.into_iter().map(read).collect()

@@ -136,11 +136,7 @@ impl Session {
     }
 
     /// Feeds the client with updates; whether any of them must not wait.
-    async fn feed<C: Client>(
-        &mut self,
-        client: &mut C,
-        updates: Vec<Update>,
-    ) -> Result<bool, End> {
+    async fn feed<C: Client>(&mut self, client: &mut C, updates: Vec<Update>) -> Result<bool, End> {
         let mut urgent = false;
         for update in updates {
             match update {
@@ -194,7 +190,9 @@ fn end_of(problem: &Problem) -> End {
     match (problem.code.as_ref(), problem.status) {
         ("restarting", _) => End::Close(code::SERVICE_RESTART, "restarting; connect again"),
         ("too_slow", _) => End::Close(code::TRY_AGAIN_LATER, "too slow; connect again"),
-        (_, 429 | 502..=504) => End::Close(code::TRY_AGAIN_LATER, "the service is away; connect again"),
+        (_, 429 | 502..=504) => {
+            End::Close(code::TRY_AGAIN_LATER, "the service is away; connect again")
+        }
         _ => End::Close(code::INTERNAL_ERROR, "internal error"),
     }
 }

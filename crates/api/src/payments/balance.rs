@@ -27,9 +27,6 @@ pub fn account_not_found() -> Problem {
         (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn balance(
-    State(app): State<App>,
-    call: Call,
-) -> Result<Json<Account>, Problem> {
+pub(crate) async fn balance(State(app): State<App>, call: Call) -> Result<Json<Account>, Problem> {
     app.payments.balance(call).await.map(Json)
 }

@@ -110,11 +110,6 @@ impl Subscriptions {
         }))
     }
 
-    /// What clients may cost.
-    pub fn limits(&self) -> &StreamLimits {
-        &self.0.limits
-    }
-
     /// How many clients there are.
     pub fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)

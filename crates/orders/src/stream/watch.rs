@@ -70,9 +70,8 @@ pub(crate) fn watch(
 ) -> Watch {
     let now = app.clock.now();
     let recent = query.resume_from.filter(|last| now.since(*last) <= RESUME_WINDOW);
-    let step = recent.map_or(Step::Snapshot, |last| {
-        Step::CatchUp(last.minus(PUBLICATION_DELAY), None)
-    });
+    let step =
+        recent.map_or(Step::Snapshot, |last| Step::CatchUp(last.minus(PUBLICATION_DELAY), None));
     let overflow = subscription.overflow.clone();
     let up_to_date = query.up_to_date;
     let watching = Watching { app, user, subscription, step, taken: VecDeque::new(), up_to_date };
@@ -129,8 +128,9 @@ impl Watching {
         // Most clients are idle most of the time, and keep no buffer then.
         self.taken = VecDeque::new();
         loop {
-            let idle = async {
-                match self.up_to_date {
+            let pause = self.up_to_date;
+            let idle = async move {
+                match pause {
                     Some(pause) => sleep(pause).await,
                     None => pending().await,
                 }

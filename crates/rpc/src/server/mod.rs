@@ -41,12 +41,7 @@ pub fn payments(payments: Arc<dyn PaymentsApi>, health: Health) -> Router {
 
 fn routes<S>(server: S, health: Health) -> Router
 where
-    S: Service<Request, Error = Infallible>
-        + NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Request, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
     S::Response: IntoResponse,
     S::Future: Send + 'static,
 {
@@ -103,7 +98,10 @@ where
 }
 
 /// The answer to a request that changes something.
-fn answered<T, R>(answered: Answered<T>, reply: impl FnOnce(T) -> R) -> Result<Response<R>, Refusal> {
+fn answered<T, R>(
+    answered: Answered<T>,
+    reply: impl FnOnce(T) -> R,
+) -> Result<Response<R>, Refusal> {
     let Answered { answer, replayed } = answered;
     let mut response =
         Response::new(reply(answer.map_err(|problem| Refusal { problem, replayed })?));
@@ -147,10 +145,7 @@ fn page_size(size: i32) -> Result<usize, Problem> {
 }
 
 /// Reads a page token; the empty one is none.
-fn page_token<T>(
-    token: &str,
-    read: impl FnOnce(&str) -> Option<T>,
-) -> Result<Option<T>, Problem> {
+fn page_token<T>(token: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
     if token.is_empty() {
         return Ok(None);
     }

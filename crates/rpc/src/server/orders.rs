@@ -50,9 +50,10 @@ impl OrdersService for Server {
     ) -> Result<Response<GetOrderResponse>, Status> {
         answer(request, |context, message| async move {
             let call = call(context, &message.user_id)?;
-            let id: OrderId = message.order_id.parse().map_err(|_| {
-                Problem::unreadable("invalid_order_id", "an order's id is a UUID")
-            })?;
+            let id: OrderId = message
+                .order_id
+                .parse()
+                .map_err(|_| Problem::unreadable("invalid_order_id", "an order's id is a UUID"))?;
             let found = self.orders.get(call, id).await?;
             Ok(Response::new(GetOrderResponse { order: Some(order(&found)) }))
         })
@@ -98,7 +99,7 @@ impl OrdersService for Server {
                 })
             };
             let updates = updates
-                .map_ok(|updates| stream::iter(updates).map(|update| Ok(response(update))))
+                .map_ok(|updates| stream::iter(updates).map(|update| Ok::<_, Problem>(response(update))))
                 .try_flatten()
                 .chain(stream::once(async { Err(restarting()) }));
             let responses = stream::select(updates, stream::once(end));
@@ -115,8 +116,7 @@ impl Server {
         message: PlaceOrderRequest,
     ) -> Result<Response<PlaceOrderResponse>, Refusal> {
         let call = call(context, &message.user_id)?;
-        let amount =
-            Money::try_from(message.amount).map_err(|error| out_of_range("amount", error));
+        let amount = Money::try_from(message.amount).map_err(|error| out_of_range("amount", error));
         let description = Description::try_from(message.description)
             .map_err(|error| out_of_range("description", error));
         let new = match (amount, description) {

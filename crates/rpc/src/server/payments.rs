@@ -15,8 +15,8 @@ use super::{answer, answered, call, key, out_of_range, page_size, page_token};
 use crate::{
     convert::{account, entry},
     proto::payments::{
-        DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse,
-        ListEntriesRequest, ListEntriesResponse, OpenAccountRequest, OpenAccountResponse,
+        DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse, ListEntriesRequest,
+        ListEntriesResponse, OpenAccountRequest, OpenAccountResponse,
         payments_service_server::PaymentsService,
     },
 };
