@@ -32,6 +32,11 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 test-newest-postgres: setup
 	scripts/test-postgres-versions 18.0.0
 
+.PHONY: test-grpc
+test-grpc: setup ## Test the whole shop with gRPC between the gateway and the services
+	cargo build --package gozon
+	GOZON_TEST_INSIDE=grpc $(SERVICES) cargo test --package gozon --test e2e --no-fail-fast
+
 .PHONY: test-postgres-versions
 test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18
 	scripts/test-postgres-versions

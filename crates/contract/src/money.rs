@@ -42,8 +42,10 @@ impl From<Money> for i64 {
 
 /// What an account holds: 0 to 2^53 − 1 minor units, the largest integer that every JSON reader
 /// agrees on (RFC 8259, section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
-#[serde(transparent)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(try_from = "i64", into = "i64")]
 #[schema(value_type = i64, minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 150_000)]
 pub struct Balance(i64);
 
@@ -66,6 +68,12 @@ impl Balance {
     /// The balance after a payment; `None` if there is not enough.
     pub fn minus(self, amount: Money) -> Option<Self> {
         Self::try_from(self.0 - amount.0).ok()
+    }
+}
+
+impl From<Balance> for i64 {
+    fn from(balance: Balance) -> Self {
+        balance.0
     }
 }
 

@@ -15,7 +15,7 @@ use crate::origin::Origin;
 pub enum Upstream {
     /// A service in this process: its router is called, with no network in between.
     Local(Router),
-    /// Instances of a service elsewhere; load is balanced over them.
+    /// Instances of a service elsewhere; load is balanced over them. All have one carrier.
     Remote(Vec<Origin>),
 }
 
@@ -68,6 +68,11 @@ pub struct Limits {
     pub eject_longest: Duration,
     /// How often one user may ask; no limit if `None`.
     pub rate: Option<RateLimit>,
+    /// Origins whose pages may open live sockets, beside the shop's own, where the gateway ends the
+    /// sockets: with `grpc://` instances.
+    pub origins: Vec<String>,
+    /// How often such a socket is pinged.
+    pub heartbeat: Duration,
 }
 
 /// How often one user (`X-User-Id`) may ask; 429 `rate_limited` beyond it.
@@ -94,6 +99,8 @@ impl Default for Limits {
             eject: Duration::from_millis(500),
             eject_longest: Duration::from_secs(15),
             rate: None,
+            origins: Vec::new(),
+            heartbeat: Duration::from_secs(20),
         }
     }
 }

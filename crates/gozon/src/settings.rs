@@ -223,6 +223,15 @@ pub fn instance_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the URL of an instance of the web front end: HTTP only.
+pub fn web_url(text: &str) -> Result<String, String> {
+    if text.starts_with("grpc:") {
+        Err("pages are not served over gRPC".to_owned())
+    } else {
+        instance_url(text)
+    }
+}
+
 /// Reads an origin of web pages, such as `https://shop.example`, or `*`.
 pub fn page_origin(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));

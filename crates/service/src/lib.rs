@@ -11,7 +11,7 @@ mod wiring;
 
 pub use group_commit::GroupCommit;
 pub use health::{attached, service_health};
-pub use idempotency::{EXPIRING, IdempotencyKey, MIGRATIONS, find_answer};
+pub use idempotency::{EXPIRING, KeyedRequest, MIGRATIONS, find_answer};
 pub use problem::store_problem;
 pub use tasks::{Stage, Tasks};
 pub use timing::database_timing;

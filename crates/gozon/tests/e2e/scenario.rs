@@ -12,6 +12,11 @@ on_every_combo!(
     answers_say_how_long_each_part_took
 );
 
+over_grpc_too!(
+    an_order_is_paid_for, lists_in_pages, requests_have_ids;
+    with kafka: an_order_is_paid_for, orders_that_are_not_covered
+);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_on_rabbit() {
     pay_for_an_order(Plan::on(Combo::PostgresRabbit).together().start().await).await;

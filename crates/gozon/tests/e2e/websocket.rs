@@ -24,6 +24,11 @@ async fn conformance_through_the_gateway() {
     every_case(Combo::PostgresRabbit).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conformance_of_a_gateway_that_speaks_grpc() {
+    every_case(Combo::PostgresRabbitGrpc).await;
+}
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONTINUATION: u8 = 0x0;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Subscriptions,
     heartbeat::{Heartbeats, is_heartbeat},
-    subscriptions::Update,
+    subscriptions::Queued,
 };
 
 /// About how many bytes are taken at once.
@@ -104,7 +104,7 @@ impl Listener {
                 .flatten()?;
             let complete = self.subscriptions.complete_until();
             if !unbroken || sent_at.since(complete) > MAX_HEARTBEAT_GAP {
-                self.subscriptions.notify_all(&Update::CatchUp(complete.minus(PUBLICATION_DELAY)));
+                self.subscriptions.notify_all(&Queued::CatchUp(complete.minus(PUBLICATION_DELAY)));
             }
             unbroken = true;
             self.subscriptions.set_complete_until(sent_at);
@@ -214,7 +214,7 @@ mod tests {
 
         async fn catches_up_from(&mut self) -> Timestamp {
             match self.socket.updates.recv().await {
-                Some(Update::CatchUp(since)) => since,
+                Some(Queued::CatchUp(since)) => since,
                 other => panic!("{other:?}"),
             }
         }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::http::HeaderMap;
 use futures_util::FutureExt as _;
+use gozon_api::payments::{Deposit, ToppedUp};
 use gozon_contract::{
     Balance, Clock, Money, ORDERS_SOURCE, OrderId, PAYMENT_REQUESTED, PaymentRequested,
     RandomSource, Timestamp, UserId,
@@ -21,7 +21,7 @@ use gozon_messaging::{
     Batch, BrokerError, Context, DeadLetters, Event, Inbox, Message, Subscriber, broker::Memory,
     dead_letters::Filter,
 };
-use gozon_service::{GroupCommit, IdempotencyKey};
+use gozon_service::{GroupCommit, KeyedRequest};
 use gozon_store::{Db, migrate};
 use gozon_testkit::{Explored, Interleaving, Process, Story, TestDb};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::books;
 use crate::{
-    deposit::{Deposit, Deposits},
+    deposit::Deposits,
     ledger::{Account, Ledger},
     settle::Settle,
     sql,
@@ -94,7 +94,7 @@ pub(super) struct Stage {
 #[derive(Default)]
 struct Record {
     acknowledged: AtomicBool,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<Answer<ToppedUp>>>,
 }
 
 /// A delivery on its way. Given back, it is gone from this process.
@@ -259,11 +259,8 @@ impl Stage {
     fn depositing(&self, db: &Db, amount: i64, with_key: bool, record: &Arc<Record>) -> Process {
         let (user, record) = (self.user(0), Arc::clone(record));
         let request = Deposit { amount: Money::try_from(amount).unwrap() };
-        let mut headers = HeaderMap::new();
-        if with_key {
-            headers.insert("idempotency-key", "the-key".parse().unwrap());
-        }
-        let key = IdempotencyKey::of(&headers, "POST /accounts/deposit", &request).unwrap();
+        let key = with_key.then(|| "the-key".parse().unwrap());
+        let key = key.map(|key| KeyedRequest::new(key, "POST /accounts/deposit", &request));
         let stop = CancellationToken::new();
         let deposits = Deposits { clock: self.clock.clone() };
         let context = self.context(db, &self.clock);
