@@ -211,6 +211,7 @@ async fn a_post_is_never_sent_twice_and_a_get_gets_through() {
     assert!(lost > 0);
 
     // With a key, the other one does it.
+    let gate = Gate::with(grpc(&[broken, good.address]), quick()).await;
     for n in 0..50 {
         let keyed = order(&gate).header("idempotency-key", n);
         assert_eq!(keyed.send().await.unwrap().status(), 201);
