@@ -85,12 +85,12 @@ pub(crate) fn account(account: &Account) -> payments::Account {
 }
 
 /// The account; `None` if it can't be one.
-pub(crate) fn read_account(account: payments::Account) -> Option<Account> {
+pub(crate) fn read_account(account: &payments::Account) -> Option<Account> {
     Some(Account {
         user_id: account.user_id.parse().ok()?,
         balance: account.balance.try_into().ok()?,
         version: account.version,
-        created_at: read_timestamp(&account.created_at?)?,
+        created_at: read_timestamp(account.created_at.as_ref()?)?,
     })
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn entry(entry: &Entry) -> payments::Entry {
 }
 
 /// The entry of this user; `None` if it can't be one.
-pub(crate) fn read_entry(user_id: UserId, entry: payments::Entry) -> Option<Entry> {
+pub(crate) fn read_entry(user_id: UserId, entry: &payments::Entry) -> Option<Entry> {
     let kind = match payments::EntryKind::try_from(entry.kind).ok()? {
         payments::EntryKind::Unspecified => return None,
         payments::EntryKind::Deposit => EntryKind::Deposit,
@@ -125,7 +125,7 @@ pub(crate) fn read_entry(user_id: UserId, entry: payments::Entry) -> Option<Entr
         amount: entry.amount,
         balance_after: entry.balance_after.try_into().ok()?,
         order_id,
-        created_at: read_timestamp(&entry.created_at?)?,
+        created_at: read_timestamp(entry.created_at.as_ref()?)?,
     })
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let user_id: UserId = id.parse().unwrap();
         let balance = 7.try_into().unwrap();
         let sent = Account { user_id, balance, version: 3, created_at: at };
-        assert_eq!(read_account(account(&sent)), Some(sent));
+        assert_eq!(read_account(&account(&sent)), Some(sent));
         for (kind, order_id) in
             [(EntryKind::Deposit, None), (EntryKind::Payment, Some(id.parse().unwrap()))]
         {
@@ -173,7 +173,7 @@ mod tests {
                 order_id,
                 created_at: at,
             };
-            assert_eq!(read_entry(user_id, entry(&sent)), Some(sent));
+            assert_eq!(read_entry(user_id, &entry(&sent)), Some(sent));
         }
     }
 

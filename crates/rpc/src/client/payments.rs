@@ -39,7 +39,7 @@ impl<T: Transport> PaymentsApi for PaymentsClient<T> {
         let message = OpenAccountRequest { user_id, idempotency_key: key.map(String::from) };
         let request = request(&call, message.idempotency_key.is_some(), message);
         let answer = self.0.clone().open_account(request).await;
-        answered(answer, |message| Some(Opened(read_account(message.account?)?)))
+        answered(answer, |message| Some(Opened(read_account(&message.account?)?)))
     }
 
     async fn deposit(
@@ -55,14 +55,14 @@ impl<T: Transport> PaymentsApi for PaymentsClient<T> {
         };
         let request = request(&call, message.idempotency_key.is_some(), message);
         let answer = self.0.clone().deposit(request).await;
-        answered(answer, |message| Some(ToppedUp(read_account(message.account?)?)))
+        answered(answer, |message| Some(ToppedUp(read_account(&message.account?)?)))
     }
 
     async fn balance(&self, call: Call) -> Result<Account, Problem> {
         let message = GetBalanceRequest { user_id: call.user.to_string() };
         let answer = self.0.clone().get_balance(request(&call, true, message)).await;
         let message = answer.map_err(|status| problem(&status))?.into_inner();
-        message.account.and_then(read_account).ok_or_else(unreadable)
+        message.account.as_ref().and_then(read_account).ok_or_else(unreadable)
     }
 
     async fn entries(&self, call: Call, query: ListEntries) -> Result<Page<Entry>, Problem> {
@@ -74,7 +74,7 @@ impl<T: Transport> PaymentsApi for PaymentsClient<T> {
         let answer = self.0.clone().list_entries(request(&call, true, message)).await;
         let message = answer.map_err(|status| problem(&status))?.into_inner();
         let entries = message.entries.into_iter();
-        let items: Option<Vec<_>> = entries.map(|entry| read_entry(call.user, entry)).collect();
+        let items: Option<Vec<_>> = entries.map(|entry| read_entry(call.user, &entry)).collect();
         let next_cursor = Some(message.next_page_token).filter(|token| !token.is_empty());
         Ok(Page { items: items.ok_or_else(unreadable)?, next_cursor })
     }

@@ -30,16 +30,16 @@ use crate::{
 /// The gRPC side of the orders service: its calls, health and reflection. `stop` ends the watches.
 pub fn orders(orders: Arc<dyn OrdersApi>, health: Health, stop: CancellationToken) -> Router {
     let server = OrdersServiceServer::new(orders::Server { orders, stop });
-    routes(server.max_decoding_message_size(BODY_LIMIT), health)
+    routes(&server.max_decoding_message_size(BODY_LIMIT), health)
 }
 
 /// The gRPC side of the payments service: its calls, health and reflection.
 pub fn payments(payments: Arc<dyn PaymentsApi>, health: Health) -> Router {
     let server = PaymentsServiceServer::new(payments::Server { payments });
-    routes(server.max_decoding_message_size(BODY_LIMIT), health)
+    routes(&server.max_decoding_message_size(BODY_LIMIT), health)
 }
 
-fn routes<S>(server: S, health: Health) -> Router
+fn routes<S>(server: &S, health: Health) -> Router
 where
     S: Service<Request, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
     S::Response: IntoResponse,
@@ -127,7 +127,7 @@ fn key(key: Option<String>) -> Result<Option<IdempotencyKey>, Problem> {
 }
 
 /// What is wrong with a field's value.
-fn out_of_range(field: &str, detail: impl ToString) -> FieldError {
+fn out_of_range(field: &str, detail: &impl ToString) -> FieldError {
     FieldError {
         field: field.to_owned(),
         code: Cow::Borrowed("out_of_range"),
@@ -140,7 +140,7 @@ fn page_size(size: i32) -> Result<usize, Problem> {
     match size {
         0 => Ok(20),
         1..=100 => Ok(usize::try_from(size).unwrap_or(100)),
-        _ => Err(Problem::invalid(vec![out_of_range("page_size", "must be 1 to 100")])),
+        _ => Err(Problem::invalid(vec![out_of_range("page_size", &"must be 1 to 100")])),
     }
 }
 

@@ -78,7 +78,7 @@ impl OrdersService for Server {
             let call = call(context, &message.user_id)?;
             let resume_from = message.resume_from.as_ref().map(|at| {
                 let detail = "must be a time";
-                let invalid = || Problem::invalid(vec![out_of_range("resume_from", detail)]);
+                let invalid = || Problem::invalid(vec![out_of_range("resume_from", &detail)]);
                 read_timestamp(at).ok_or_else(invalid)
             });
             let resume_from = resume_from.transpose()?;
@@ -118,9 +118,10 @@ impl Server {
         message: PlaceOrderRequest,
     ) -> Result<Response<PlaceOrderResponse>, Refusal> {
         let call = call(context, &message.user_id)?;
-        let amount = Money::try_from(message.amount).map_err(|error| out_of_range("amount", error));
+        let amount =
+            Money::try_from(message.amount).map_err(|error| out_of_range("amount", &error));
         let description = Description::try_from(message.description)
-            .map_err(|error| out_of_range("description", error));
+            .map_err(|error| out_of_range("description", &error));
         let new = match (amount, description) {
             (Ok(amount), Ok(description)) => NewOrder { amount, description },
             (amount, description) => {
@@ -141,7 +142,7 @@ impl Server {
         let call = call(context, &message.user_id)?;
         let limit = page_size(message.page_size)?;
         let status = OrderStatus::try_from(message.status).map_err(|_| {
-            Problem::invalid(vec![out_of_range("status", "must be NEW, FINISHED or CANCELLED")])
+            Problem::invalid(vec![out_of_range("status", &"must be NEW, FINISHED or CANCELLED")])
         })?;
         let before = page_token(&message.page_token, read_cursor)?;
         let query = ListOrders { before, status: read_order_status(status), limit };

@@ -47,7 +47,7 @@ impl PaymentsService for Server {
         answer(request, |context, message| async move {
             let call = call(context, &message.user_id)?;
             let amount = Money::try_from(message.amount)
-                .map_err(|error| Problem::invalid(vec![out_of_range("amount", error)]))?;
+                .map_err(|error| Problem::invalid(vec![out_of_range("amount", &error)]))?;
             let key = key(message.idempotency_key)?;
             let after = self.payments.deposit(call, Deposit { amount }, key).await?;
             answered(after, |after| DepositResponse { account: Some(account(&after.0)) })
