@@ -47,7 +47,7 @@ impl Service<Request<tonic::body::Body>> for GrpcTransport {
             let answer = transport.send(request).await;
             match &answer {
                 Ok(response) => {
-                    transport.metrics.answered(is_our_fault(response), started.elapsed())
+                    transport.metrics.answered(is_our_fault(response), started.elapsed());
                 }
                 Err(error) => transport.metrics.failed(*error),
             }
@@ -77,8 +77,8 @@ impl GrpcTransport {
     }
 }
 
-/// Whether the status says UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS.
+/// Whether the status says UNKNOWN, INTERNAL, UNAVAILABLE or `DATA_LOSS`.
 fn is_our_fault(response: &Response<Body>) -> bool {
-    let code = response.headers().get("grpc-status").map(|code| code.as_bytes());
+    let code = response.headers().get("grpc-status").map(axum::http::HeaderValue::as_bytes);
     matches!(code, Some(b"2" | b"13" | b"14" | b"15"))
 }

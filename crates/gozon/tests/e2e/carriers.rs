@@ -79,6 +79,9 @@ async fn assert_same(what: &str, requests: [RequestBuilder; 2]) -> [Reply; 2] {
     replies
 }
 
+/// Makes a request of a user.
+type Step = Box<dyn Fn(&User) -> RequestBuilder>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_kinds_of_gateway_refuse_alike() {
     let (shop, doors) = both_kinds().await;
@@ -105,7 +108,7 @@ async fn both_kinds_of_gateway_do_alike() {
         }
     };
     let order = json!({"amount": 10, "description": "Чайник \"🫖\"\n"});
-    let steps: Vec<Box<dyn Fn(&User) -> RequestBuilder>> = vec![
+    let steps: Vec<Step> = vec![
         Box::new(get("/accounts/balance")),
         Box::new(get("/accounts/entries")),
         Box::new(post("/accounts/deposit", "", json!({"amount": 5}))),
