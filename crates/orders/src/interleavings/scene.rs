@@ -9,15 +9,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::http::HeaderMap;
 use futures_util::FutureExt as _;
+use gozon_api::orders::Placed;
 use gozon_contract::{
     CancelReason, Clock, Description, Money, Order, OrderId, OrderStatus, Outcome, PAYMENT_SETTLED,
     PAYMENTS_SOURCE, PaymentSettled, RandomSource, Timestamp, TraceParent, UserId,
 };
 use gozon_http::Answer;
 use gozon_messaging::{Batch, BrokerError, Context, Event, Inbox, Subscriber, broker::Memory};
-use gozon_service::{GroupCommit, IdempotencyKey};
+use gozon_service::{GroupCommit, KeyedRequest};
 use gozon_store::{Db, migrate, select};
 use gozon_testkit::{Explored, Interleaving, Process, Rewrite, Story, TestDb};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ struct Stage {
 #[derive(Default)]
 struct Record {
     acknowledged: AtomicBool,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<Answer<Placed>>>,
 }
 
 /// A delivery on its way. Given back, it is gone from this process.
@@ -206,9 +206,8 @@ impl Stage {
     /// Places an order; each request for it makes an id of its own.
     fn placing(&self, db: &Db, id: usize, record: &Arc<Record>) -> Process {
         let (user, record) = (self.user(), Arc::clone(record));
-        let mut headers = HeaderMap::new();
-        headers.insert("idempotency-key", "the-key".parse().unwrap());
-        let key = IdempotencyKey::of(&headers, "POST /orders", &"a red kettle").unwrap();
+        let key = "the-key".parse().unwrap();
+        let key = Some(KeyedRequest::new(key, "POST /orders", &"a red kettle"));
         let place = PlaceOrders {
             recent: Recent::new(),
             subscriptions: Subscriptions::new(StreamLimits::default()),
