@@ -123,9 +123,8 @@ impl Refusal {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
                 "check the user, the password and sasl.mechanism of the broker URL"
             }
-            Some(Code::SSL) => "check ssl.ca.location and the host names of the broker URL",
-            Some(Code::BrokerTransportFailure) if reason.contains("security.protocol") => {
-                "if this goes on, check security.protocol of the broker URL"
+            Some(Code::SSL) => {
+                "check security.protocol, ssl.ca.location and the host names of the broker URL"
             }
             Some(Code::BrokerTransportFailure | Code::Resolve) => return self.set(None),
             _ => return,
