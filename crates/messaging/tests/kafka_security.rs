@@ -20,7 +20,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The password of every user, as a URL has it.
 const PASSWORD: &str = "secret%20sauce";
-/// What `scripts/services` calls an operation (<https://kafka.apache.org/protocol>).
+/// Operations, by their numbers in an access rule (`AclOperation` of Kafka).
 const WRITE: u8 = 4;
 const DESCRIBE: u8 = 8;
 
@@ -66,19 +66,28 @@ fn file(name: &str) -> String {
     format!("{folder}/kafka/{name}")
 }
 
-/// What the broker says has to be done before anything else works, whatever it is asked for first.
+/// What the broker says has to be done before anything else works, whatever it is asked for first. A
+/// server that is too busy to answer is asked again.
 async fn refusal(url: &str) -> String {
-    let topic = topic();
     let mut said = Vec::new();
-    for result in [
-        connect(url, topic).ping().await,
-        connect(url, topic).publish(&[batch(topic)]).await,
-        connect(url, topic).subscribe(topic).await.map(drop),
-    ] {
-        match result {
-            Err(BrokerError::Misconfigured(why)) => said.push(why),
-            other => panic!("{url}: {other:?}"),
-        }
+    for first in ["ping", "publish", "subscribe"] {
+        let topic = topic();
+        let broker = connect(url, topic);
+        let asked = async {
+            loop {
+                let answer = match first {
+                    "ping" => broker.ping().await,
+                    "publish" => broker.publish(&[batch(topic)]).await,
+                    _ => broker.subscribe(topic).await.map(drop),
+                };
+                match answer {
+                    Err(BrokerError::Misconfigured(why)) => break why,
+                    Err(BrokerError::Away(_)) => {}
+                    other => panic!("{url}: {other:?}"),
+                }
+            }
+        };
+        said.push(timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("{url}: {first}")));
     }
     assert!(said.iter().all(|why| !why.contains("sauce")), "{said:?}");
     said.join("\n")
@@ -186,7 +195,7 @@ async fn told(broker: &Arc<dyn Broker>, topic: Topic, expected: &str) {
         loop {
             match broker.publish(&[batch(topic)]).await {
                 Err(BrokerError::Misconfigured(why)) if why.contains(expected) => break,
-                Err(BrokerError::Misconfigured(_)) => {}
+                Err(BrokerError::Misconfigured(_) | BrokerError::Away(_)) => {}
                 other => panic!("{expected}: {other:?}"),
             }
         }

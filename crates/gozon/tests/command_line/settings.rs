@@ -92,7 +92,10 @@ fn a_kafka_url_that_asks_in_vain_ends_the_start() {
         ("tls=true", "there are: partitions, security.protocol"),
         ("security.protocol=sasl_ssl&sasl.mechanism=GSSAPI", "PLAIN, SCRAM-SHA-256"),
         ("security.protocol=sasl_ssl", "sasl.mechanism=SCRAM-SHA-512"),
-        ("security.protocol=ssl&ssl.ca.location=/nowhere", "can't read /nowhere"),
+        (
+            "security.protocol=sasl_ssl&sasl.mechanism=PLAIN&ssl.ca.location=/nowhere",
+            "can't read /nowhere",
+        ),
     ] {
         let url = format!("kafka://me:sesame@host:9092?{parameters}");
         let output = run(&place, &[("GOZON_BROKER_URL", &url)]);

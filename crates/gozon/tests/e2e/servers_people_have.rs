@@ -10,6 +10,7 @@ use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::harness::{Combo, Plan, Postgres, Shop, at_once, eventually, send};
@@ -102,7 +103,9 @@ async fn is_told_by(broker: &str, advice: &str) {
     let asked = reqwest::Client::new();
     eventually(advice, async || {
         let reply = send(asked.get(&url)).await.ok()?;
-        let problem = reply.problem(503, "not_ready");
+        // The advice names the broker's tools, which no other answer may.
+        let problem = reply.json();
+        assert_eq!((reply.status, &problem["code"]), (503, &json!("not_ready")), "{}", reply.text);
         let errors = problem["errors"].as_array()?;
         let said = |part: &str| {
             errors.iter().any(|error| {

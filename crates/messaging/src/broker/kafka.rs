@@ -31,7 +31,7 @@ use rdkafka::{
 use tokio::sync::Mutex;
 
 use self::{
-    client::{Events, Quiet, Refusal, away, blocking, in_time},
+    client::{Events, Quiet, Refusal, away, blocking, failed, in_time},
     publish::deliver,
     subscriber::Attached,
     url::KafkaUrl,
@@ -130,20 +130,22 @@ impl Kafka {
     }
 
     /// A producer that met a fatal error (its messages are out of sequence, for example) stays
-    /// unusable; the next publish makes a new one.
-    async fn replace_if_broken(&self, producer: &Arc<Producer>) {
-        let Some((_, reason)) = producer.client().fatal_error() else { return };
+    /// unusable; the next publish makes a new one. The error, if there is one.
+    async fn replace_if_broken(&self, producer: &Arc<Producer>) -> Option<BrokerError> {
+        let (code, reason) = producer.client().fatal_error()?;
         tracing::warn!(reason, "the producer met a fatal error; starting a new one");
         let mut slot = self.producer.lock().await;
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, producer)) {
             *slot = None;
         }
+        Some(failed(KafkaError::MessageProduction(code)))
     }
 
     async fn declare(&self) -> Result<(), BrokerError> {
-        let admin = Admin::new(self.config(), &self.refusal).await?;
+        let producer = self.producer().await?;
+        let admin = Admin::new(self.config(), &self.refusal);
         let partitions = self.url.partitions.unwrap_or(PARTITIONS);
-        topics::declare(admin, self.topics, partitions).await?;
+        topics::declare(&producer, admin, self.topics, partitions).await?;
         self.declared.store(true, Ordering::Release);
         Ok(())
     }
@@ -227,8 +229,10 @@ impl Kafka {
         let (known, unknown): (Vec<_>, Vec<_>) = batches
             .iter()
             .partition(|batch| self.topics.iter().any(|topic| topic.name == batch.topic));
-        let outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
-        self.replace_if_broken(&producer).await;
+        let mut outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
+        if let Some(fatal) = self.replace_if_broken(&producer).await {
+            outcome = outcome.map_err(|_| fatal);
+        }
         // The topics may be gone; and to ask for them first keeps what can't be delivered out of
         // the producer's buffer for as long as the cluster is away.
         let mut refused = outcome.inspect_err(|_| self.declared.store(false, Ordering::Release))?;
