@@ -153,15 +153,6 @@ async fn a_server_that_is_not_trusted_is_named() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_without_tls_is_named() {
-    let authority = file("authority.pem");
-    let plain = address("localhost", 0);
-    let parameters = format!("security.protocol=ssl&ssl.ca.location={authority}");
-    let said = refusal(&format!("kafka://{plain}?{parameters}")).await;
-    assert_eq!(said.matches("check security.protocol").count(), 3, "{said}");
-}
-
 /// Lets the user guest do something with a topic: a `CreateAcls` request, version 1.
 fn allow(topic: Topic, operation: u8) {
     let string = |text: &str| {
