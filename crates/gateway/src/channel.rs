@@ -1,31 +1,33 @@
-//! HTTP/2 connections to an instance, for gRPC.
+//! HTTP/2 connections to an instance, for gRPC, by the library that hyper's are made of.
 //!
 //! hyper-util's pool keeps a single one to a host, and lets requests that wait for it try to connect
 //! one after the other. Here there are a few, since each has a lock that all its calls take in turn,
-//! and calls that wait for a connection share the outcome.
+//! and calls that wait for a connection share the outcome. A call's head and message leave in one
+//! write: hyper's client needs two, and a task for each call.
 
 use std::{
-    error::Error as _,
     io,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody},
     http::{Request, Response},
 };
 use futures_util::{FutureExt as _, future::BoxFuture, future::Shared};
-use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::http2::{Builder, SendRequest},
+use h2::{
+    Ping, PingPong, Reason, RecvStream,
+    client::{Builder, SendRequest},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{Instant, timeout_at};
+use hyper::body::Frame;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::instance::{Instance, Load, SendError};
 
@@ -46,7 +48,14 @@ const MAX_RESET_STREAMS: usize = 10_000;
 /// How often a call is tried that a connection did not take because it was being closed.
 const ATTEMPTS: usize = 3;
 
-type Connection = SendRequest<Full<Bytes>>;
+/// An open connection, as far as `ended` is not cancelled.
+#[derive(Clone)]
+struct Connection {
+    requests: SendRequest<Bytes>,
+    /// It takes no more requests.
+    ended: CancellationToken,
+}
+
 type Connecting = Shared<BoxFuture<'static, Result<Connection, Arc<io::Error>>>>;
 
 /// The connections to one instance.
@@ -80,7 +89,7 @@ impl Channels {
         };
         let channel = &channels[self.next.fetch_add(1, Relaxed) % CONNECTIONS];
         for _ in 0..ATTEMPTS {
-            let mut connection = match timeout_at(deadline, channel.get(instance, limit)).await {
+            let connection = match timeout_at(deadline, channel.get(instance, limit)).await {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(error)) => {
                     tracing::debug!(%instance, %error, "can't connect");
@@ -88,12 +97,12 @@ impl Channels {
                 }
                 Err(_) => return Err(SendError::Timeout),
             };
-            let attempt = Request::from_parts(parts.clone(), Full::new(body.clone()));
-            match timeout_at(deadline, connection.send_request(attempt)).await {
+            let attempt = Request::from_parts(parts.clone(), ());
+            match timeout_at(deadline, connection.send(attempt, body.clone())).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => {
-                    tracing::debug!(%instance, source = ?error.source(), "{error}");
-                    if was_sent(&error) {
+                    tracing::debug!(%instance, %error, "a call failed");
+                    if !error.was_unsent {
                         return Err(SendError::Broken);
                     }
                 }
@@ -104,12 +113,49 @@ impl Channels {
     }
 }
 
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+struct Failure {
+    cause: h2::Error,
+    /// The instance has surely not begun with the request.
+    was_unsent: bool,
+}
+
+impl Connection {
+    /// Sends a request and waits for the response's head. The request is dropped at the instance,
+    /// too, when its caller goes.
+    async fn send(self, head: Request<()>, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        let sent = async {
+            let mut requests = self.requests.ready().await?;
+            let (response, mut message) = requests.send_request(head, body.is_empty())?;
+            if !body.is_empty() {
+                message.send_data(body, true)?;
+            }
+            Ok(response)
+        };
+        let response = match sent.await {
+            Ok(response) => response,
+            Err(cause) => {
+                self.ended.cancel();
+                return Err(Failure { cause, was_unsent: true });
+            }
+        };
+        match response.await {
+            Ok(response) => Ok(response.map(|stream| Incoming { stream, is_at_trailers: false })),
+            Err(cause) => Err(Failure { was_unsent: was_refused(&cause), cause }),
+        }
+    }
+}
+
 impl Channel {
     /// The connection that is open, or one that is being opened, for all who wait for it.
     fn get(&self, instance: &Arc<Instance>, limit: Duration) -> Connecting {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let usable = |known: &&Connecting| {
-            known.peek().is_none_or(|opened| opened.as_ref().is_ok_and(|open| !open.is_closed()))
+            known
+                .peek()
+                .is_none_or(|opened| opened.as_ref().is_ok_and(|open| !open.ended.is_cancelled()))
         };
         if let Some(known) = slot.as_ref().filter(usable) {
             return known.clone();
@@ -126,34 +172,79 @@ impl Channel {
 async fn open(instance: Arc<Instance>, limit: Duration) -> io::Result<Connection> {
     let stream = instance.connect(limit).await?;
     drop(instance);
-    let (sender, connection) = Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+    let (requests, mut connection) = Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
-        .handshake(TokioIo::new(stream))
+        .handshake(stream)
         .await
         .map_err(io::Error::other)?;
+    let ended = CancellationToken::new();
+    let end = ended.clone().drop_guard();
+    let ping = connection.ping_pong();
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a service ended badly");
+        let _end = end;
+        let silence = async {
+            match ping {
+                Some(ping) => silence(ping).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = connection => if let Err(error) = result {
+                tracing::debug!(%error, "a connection to a service ended badly");
+            },
+            () = silence => tracing::debug!("a connection to a service is silent"),
         }
     });
-    Ok(sender)
+    Ok(Connection { requests, ended })
 }
 
-/// Whether the service may have begun with a request. It has not if the connection never took it, if
-/// the service refused it, or if the service said that the last request that it has begun with came
-/// before: that is what an orderly end of a connection looks like.
-fn was_sent(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    let refused = cause.filter(|cause| cause.is_remote()).is_some_and(|cause| {
-        let reason = cause.reason();
-        reason == Some(h2::Reason::REFUSED_STREAM)
-            || (cause.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
-    });
-    !error.is_canceled() && !refused
+/// Asks for signs of life, until one does not come.
+async fn silence(mut ping: PingPong) {
+    loop {
+        sleep(KEEP_ALIVE_INTERVAL).await;
+        if !matches!(timeout(KEEP_ALIVE_TIMEOUT, ping.ping(Ping::opaque())).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
+/// Whether the service has not begun with a request: it refused it, or it said that the last request
+/// that it has begun with came before. That is what an orderly end of a connection looks like.
+fn was_refused(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.reason() == Some(Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)))
+}
+
+/// The body of a response.
+pub(crate) struct Incoming {
+    stream: RecvStream,
+    /// All messages have come, only the trailers have not.
+    is_at_trailers: bool,
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Self { stream, is_at_trailers } = &mut *self;
+        if !*is_at_trailers {
+            if let Some(data) = ready!(stream.poll_data(context)) {
+                return Poll::Ready(Some(data.and_then(|data| {
+                    stream.flow_control().release_capacity(data.len())?;
+                    Ok(Frame::data(data))
+                })));
+            }
+            *is_at_trailers = true;
+        }
+        let trailers = ready!(stream.poll_trailers(context)).transpose();
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
+    }
 }

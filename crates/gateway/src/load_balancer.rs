@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    channel,
     config::Limits,
     dns::{self, Instances},
     ejection::{Backoff, Strike},
@@ -121,7 +122,7 @@ impl LoadBalancer {
         &self,
         request: Request<Bytes>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
+    ) -> Result<(Response<channel::Incoming>, Lease), ProxyError> {
         let attempt = |instance: Arc<Instance>| {
             let request = request.clone();
             async move { self.open(&instance, Load::Sockets, request, deadline).await }
@@ -135,7 +136,7 @@ impl LoadBalancer {
         load: Load,
         request: Request<Bytes>,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<channel::Incoming>, SendError> {
         instance.channels.send(instance, load, request, self.connect, deadline).await
     }
 
