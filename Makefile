@@ -110,6 +110,11 @@ sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for t
 	cargo build --release --package gozon
 	bench/sockets --sockets $(or $(SOCKETS),10000) --seconds $(or $(SECONDS),20)
 
+.PHONY: restart
+restart: ## Measure what clients see of a restart with 5,000 live sockets
+	cargo build --release --package gozon
+	scripts/services run --only postgres,rabbitmq -- bench/restart
+
 .PHONY: microbench
 microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request
 	cargo bench --package gozon-payments --bench settle

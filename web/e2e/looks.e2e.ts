@@ -18,6 +18,8 @@ afterAll(async () => {
 });
 
 const PHONE: BrowserContextOptions = { viewport: { width: 320, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+/** The folder where pictures of the page are left, if any. */
+const SHOTS = process.env.GOZON_SHOTS;
 /** Nothing moves while it is measured. */
 const STILL: BrowserContextOptions = { reducedMotion: 'reduce' };
 
@@ -272,4 +274,75 @@ test('the policy is strict and holds', async () => {
   expect(ran).toEqual([false, false]);
   expect(visitor.offences.length).toBeGreaterThan(0);
   await visitor.context.close();
+});
+
+describe.each([
+  ['a desk', { viewport: { width: 1280, height: 800 } }],
+  ['a phone', { ...PHONE, viewport: { width: 390, height: 844 } }],
+] as const)('notices on %s', (where, options) => {
+  test('orders that end together are one notice, which covers nothing in use', async () => {
+    const visitor = await Visitor.arrive(browser, shop.url, 'en', { ...options, ...STILL });
+    const { t, format } = visitor;
+    const tab = await visitor.newcomer();
+    const { page } = tab;
+    const bar = page.getByRole('region', { name: t.notices.label });
+    /** How much of an element the notices cover, from their top down. */
+    const covered = async (locator: Locator) => {
+      const [element, notices] = [await locator.boundingBox(), await bar.boundingBox()];
+      return element && notices && notices.height > 0 ? element.y + element.height - notices.y : NaN;
+    };
+    const shoot = async (name: string) => {
+      if (SHOTS) await page.screenshot({ path: `${SHOTS}/${name}-on-${where.replace(' ', '-')}.png` });
+    };
+    const order = (description: string) => shop.post('/orders', tab.user, { amount: 100, description });
+    await shop.post('/accounts', tab.user);
+    await shop.post('/accounts/deposit', tab.user, { amount: 10_000 });
+    await page.reload();
+    await tab.shows(10_000);
+    await tab.is('live');
+
+    // The field in use stands at the very bottom of what is seen of the page.
+    const field = page.getByLabel(t.order.price);
+    await field.focus();
+    const bottom = await field.evaluate((element) => {
+      const main = element.closest('main');
+      const tabs = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--tabs')) * 16;
+      const room = innerHeight - tabs - element.getBoundingClientRect().bottom;
+      if (main && room > 0) main.style.paddingTop = `${parseFloat(getComputedStyle(main).paddingTop) + room}px`;
+      else scrollBy(0, -room);
+      return innerHeight - tabs - element.getBoundingClientRect().bottom;
+    });
+    expect(Math.abs(bottom)).toBeLessThan(1);
+    await order('The first');
+    // Somebody reads it, so that it stays until the others have ended.
+    await tab.notice('The first').dispatchEvent('pointerenter');
+    await eventually(() => covered(field)).toBeLessThanOrEqual(0);
+    await Promise.all(Array.from({ length: 19 }, (_, n) => order(`No. ${n}`)));
+    await tab.notice(format.count(20, t.outcome.paid)).waitFor();
+    expect(await bar.getByRole('listitem').count()).toBe(1);
+    await eventually(() => covered(field)).toBeLessThanOrEqual(0);
+    expect(await field.evaluate((element) => element === document.activeElement)).toBe(true);
+    await shoot('counter');
+
+    // A notice of another kind beside it takes more room.
+    await tab.fillTopUp('5');
+    await tab.topUpButton.press('Enter');
+    await tab.notice(t.deposit.done(format.money(500))).dispatchEvent('pointerenter');
+    expect(await bar.getByRole('listitem').count()).toBe(2);
+    await eventually(() => covered(page.locator(':focus'))).toBeLessThanOrEqual(0);
+
+    // The page makes room: its end can be scrolled to above the notices.
+    await tab.go('#/account');
+    const lines = page.locator('tbody tr');
+    await lines.nth(19).waitFor();
+    await page.evaluate(() => {
+      scrollTo(0, document.body.scrollHeight);
+    });
+    expect(await page.evaluate(() => document.documentElement.scrollHeight > innerHeight)).toBe(true);
+    expect(await covered(lines.last())).toBeLessThanOrEqual(0);
+    await shoot('statement');
+    expect(await overflow(page)).toEqual([]);
+    expect(await violations(page)).toEqual([]);
+    await visitor.leave();
+  });
 });

@@ -14,6 +14,7 @@ mod config;
 mod dns;
 mod ejection;
 mod error;
+mod events;
 mod frame;
 mod grpc;
 mod head;
@@ -75,8 +76,9 @@ impl Gateway {
         observed(routes, Edge { service: "gateway", random: self.random.clone() })
     }
 
-    /// Waits until the gateway stops, and then until every WebSocket to a remote service is closed,
-    /// with code 1012. They are closed over some seconds, so that clients come back one by one.
+    /// Waits until the gateway stops, and then until every live client is closed: a WebSocket with
+    /// code 1012, a stream of events after a whole event. They are closed over some seconds, so that
+    /// clients come back one by one.
     pub fn sockets_closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let (tunnels, own) = (self.tunnels.clone(), self.proxy.sockets_closed());
         async move {

@@ -1,8 +1,9 @@
-//! The tunnel of each WebSocket: the client's connection joined with the service's.
+//! The tunnel of each live client: of a WebSocket, the client's connection joined with the service's;
+//! of a stream of events, the response.
 
 use std::{pin::pin, time::Duration};
 
-use axum::http::Response;
+use axum::{body::Body, http::Response};
 use gozon_contract::RandomSource;
 use hyper::{
     body::Incoming,
@@ -19,18 +20,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{frame::FramePosition, instance::Lease};
+use crate::{events, frame::FramePosition, instance::Lease};
 
 /// Buffers per socket, small because most sockets are idle most of the time.
 const CLIENT_BUFFER_BYTES: usize = 512;
 const SERVICE_BUFFER_BYTES: usize = 4096;
 /// How long the two ends may take to switch, and to close.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// A stopping gateway closes one socket in this time, so that clients do not come back all at once,
+/// A stopping gateway closes one client in this time, so that clients do not come back all at once,
 const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 /// and all of them within this.
 const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(5);
-/// How long a stopping gateway waits for all sockets to be closed.
+/// How long a stopping gateway waits for all clients to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// A Close frame with code 1012, service restart (RFC 6455, section 5.5.1).
 const SERVICE_RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
@@ -61,6 +62,13 @@ impl Tunnels {
             }
             drop(lease);
         });
+    }
+
+    /// Passes a stream of events on. When the gateway stops, it ends after a whole event.
+    pub(crate) fn open_events(&self, events: Incoming, lease: Lease) -> Body {
+        let tunnels = self.clone();
+        let stopping = async move { tunnels.stopping().await };
+        events::until(stopping, events, (lease, self.open.token()))
     }
 
     /// Waits until the gateway stops, and then for this tunnel's turn.

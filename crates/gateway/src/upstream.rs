@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE},
+    http::{Request, Response, StatusCode, Version},
     middleware::from_fn,
 };
 use gozon_contract::RandomSource;
@@ -17,6 +17,7 @@ use tower::Service as _;
 use crate::{
     config::{self, Limits},
     error::ProxyError,
+    events,
     grpc::{self, GrpcTransport},
     headers,
     instance::Load,
@@ -155,7 +156,9 @@ impl Upstream {
             // It must say to what (RFC 9110, section 15.5.22).
             headers::keep_upgrade(response.headers_mut());
         }
-        let permit = permit_for(&response, permit);
+        if events::is_event_stream(response.headers()) {
+            return Ok(response.map(|body| self.tunnels.open_events(body, lease)));
+        }
         Ok(response.map(|body| keep_until_sent(body, (permit, lease))))
     }
 }
@@ -169,20 +172,12 @@ async fn local(
 ) -> Result<Response<Body>, ProxyError> {
     match timeout_at(deadline, router.clone().call(request.map(Body::from))).await {
         Ok(Ok(response)) => {
-            let permit = permit_for(&response, permit);
+            // A stream of events has no end, like a WebSocket, and is no request in flight.
+            let permit = (!events::is_event_stream(response.headers())).then_some(permit);
             Ok(response.map(|body| keep_until_sent(body, permit)))
         }
         Err(_) => Err(ProxyError::Timeout),
     }
-}
-
-/// The permit, unless the response is a stream of events: like a WebSocket, it has no end, and is no
-/// request in flight.
-fn permit_for<B>(response: &Response<B>, permit: Permit) -> Option<Permit> {
-    let content_type = response.headers().get(CONTENT_TYPE);
-    let is_event_stream =
-        content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    (!is_event_stream).then_some(permit)
 }
 
 async fn keep_resolving(balancer: Arc<LoadBalancer>, stop: CancellationToken) {

@@ -1,14 +1,20 @@
 //! Serving HTTP with limits on what a client may cost, and stopping without dropping anyone.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use gozon_contract::RandomSource;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,6 +24,11 @@ use crate::{http2, refusal::ExplainRefusals};
 
 /// The default maximum number of headers; hyper's own.
 const MAX_HEADERS: usize = 100;
+
+/// For so long a stopping server leaves idle connections open. A client may be sending a request on
+/// one; closed in that moment, it could not know whether the request was done. What is answered meanwhile
+/// says that the connection ends, so that only those that nobody uses are closed after it.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -109,10 +120,17 @@ impl Server {
             let Ok(Ok(is_preface)) = first else { return };
             is_preface
         };
-        let app = self.app.clone();
+        let (app, stop) = (self.app.clone(), self.stop.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            app.clone().call(request)
+            let (is_last, answer) = (stop.is_cancelled() && !http2, app.clone().call(request));
+            async move {
+                let mut response = answer.await?;
+                if is_last {
+                    end_connection(&mut response);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.write_timeout));
@@ -124,9 +142,13 @@ impl Server {
             let io = TokioIo::new(ExplainRefusals::new(stream, self.random));
             let connection = self.http1.serve_connection(io, service).with_upgrades();
             let mut connection = pin!(connection);
+            let stopped = async {
+                self.stop.cancelled().await;
+                sleep(IDLE_GRACE).await;
+            };
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = self.stop.cancelled() => {
+                () = stopped => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -138,10 +160,17 @@ impl Server {
     }
 }
 
+/// Says that this is the connection's last response, unless it becomes a WebSocket.
+fn end_connection<B>(response: &mut Response<B>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 /// Out of file descriptors, most likely: waiting lets some be closed.
 async fn pause_after(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) {
         tracing::warn!(%error, "can't accept a connection");
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await;
     }
 }

@@ -146,20 +146,27 @@ where
             sql::pending::postpone(&mut tx, &row, 1, &error, next).await?;
             return tx.commit().await;
         }
-        match tx.run_all(vec![sql::pending::delete(&[&row])]).await {
+        let delete = sql::pending::delete(&[&row]);
+        let PendingRow { message, received_at, .. } = row;
+        let origin = Origin::Inbox;
+        let letter = DeadLetter { origin, message, received_at, attempts, died_at: now, error };
+        // In the order of `DeadLetters::retry`, so that the two never wait for each other in a circle.
+        sql::dead_letters::insert(&mut tx, &letter).await?;
+        match tx.run_all(vec![delete]).await {
             Ok(_) => {}
             // Another process has finished the attempt.
             Err(gozon_store::Error::Conflict(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let PendingRow { message, received_at, .. } = row;
+        tx.commit().await?;
         let labels = [("service", self.context.service), ("topic", self.topic.name)];
         metrics::counter!("gozon_dead_letters_total", &labels).increment(1);
-        tracing::error!(id = message.id, error, "a message became a dead letter");
-        let origin = Origin::Inbox;
-        let letter = DeadLetter { origin, message, received_at, attempts, died_at: now, error };
-        sql::dead_letters::insert(&mut tx, &letter).await?;
-        tx.commit().await
+        tracing::error!(
+            id = letter.message.id,
+            error = letter.error,
+            "a message became a dead letter"
+        );
+        Ok(())
     }
 
     /// How long to wait after so many failed attempts.

@@ -66,31 +66,25 @@ fn file(name: &str) -> String {
     format!("{folder}/kafka/{name}")
 }
 
-/// What the broker says has to be done before anything else works, whatever it is asked for first. A
-/// server that is too busy to answer is asked again.
-async fn refusal(url: &str) -> String {
-    let mut said = Vec::new();
-    for first in ["ping", "publish", "subscribe"] {
-        let topic = topic();
-        let broker = connect(url, topic);
-        let asked = async {
-            loop {
-                let answer = match first {
-                    "ping" => broker.ping().await,
-                    "publish" => broker.publish(&[batch(topic)]).await,
-                    _ => broker.subscribe(topic).await.map(drop),
-                };
-                match answer {
-                    Err(BrokerError::Misconfigured(why)) => break why,
-                    Err(BrokerError::Away(_)) => {}
-                    other => panic!("{url}: {other:?}"),
-                }
+/// What a call is refused with. Until a server has answered, the call only finds that it is away.
+async fn refused<T>(mut call: impl AsyncFnMut() -> Result<T, BrokerError>) -> String {
+    let refused = async {
+        loop {
+            match call().await {
+                Err(BrokerError::Misconfigured(why)) => break why,
+                Err(BrokerError::Away(_)) => {}
+                Err(other) => panic!("{other:?}"),
+                Ok(_) => panic!("it is not refused"),
             }
-        };
-        said.push(timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("{url}: {first}")));
-    }
-    assert!(said.iter().all(|why| !why.contains("sauce")), "{said:?}");
-    said.join("\n")
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("a refusal")
+}
+
+/// What the broker says has to be done before anything else works.
+async fn refusal(url: &str) -> String {
+    let broker = connect(url, topic());
+    refused(|| broker.ping()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,14 +120,22 @@ async fn events_pass_by_every_way_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_named() {
-    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
-        let url = format!(
+    let topic = topic();
+    let url = |mechanism: &str| {
+        format!(
             "kafka://gozon:tomato%20sauce@{}?security.protocol=sasl_plaintext\
              &sasl.mechanism={mechanism}",
             sasl(),
-        );
-        let said = refusal(&url).await;
-        assert_eq!(said.matches("check the user, the password").count(), 3, "{said}");
+        )
+    };
+    let [scram, plain] = ["SCRAM-SHA-256", "PLAIN"].map(|name| connect(&url(name), topic));
+    for why in [
+        refused(|| scram.ping()).await,
+        refused(|| plain.ping()).await,
+        refused(async || scram.publish(&[batch(topic)]).await).await,
+        refused(|| plain.subscribe(topic)).await,
+    ] {
+        assert!(why.contains("check the user, the password") && !why.contains("tomato"), "{why}");
     }
 }
 
@@ -149,7 +151,7 @@ async fn a_server_that_is_not_trusted_is_named() {
     ] {
         let parameters = format!("security.protocol=sasl_ssl&sasl.mechanism=PLAIN{ca}");
         let said = refusal(&format!("kafka://gozon:{PASSWORD}@{server}?{parameters}")).await;
-        assert_eq!(said.matches("ssl.ca.location and the host names").count(), 3, "{said}");
+        assert!(said.contains("ssl.ca.location and the host names"), "{said}");
     }
 }
 
@@ -175,19 +177,13 @@ fn allow(topic: Topic, operation: u8) {
     assert_eq!(answer[16..], [0, 0], "{answer:?}");
 }
 
-/// What the guest is told when it is not allowed something. A right takes effect a moment after it
-/// was given, so what is still said of the right before is passed over.
+/// Waits until this is what a user who publishes is told. A right takes effect a moment after it was
+/// given, so what is still said of the right before is passed over.
 async fn told(broker: &Arc<dyn Broker>, topic: Topic, expected: &str) {
-    let told = async {
-        loop {
-            match broker.publish(&[batch(topic)]).await {
-                Err(BrokerError::Misconfigured(why)) if why.contains(expected) => break,
-                Err(BrokerError::Misconfigured(_) | BrokerError::Away(_)) => {}
-                other => panic!("{expected}: {other:?}"),
-            }
-        }
-    };
+    let publish = async || broker.publish(&[batch(topic)]).await;
+    let told = async { while !refused(publish).await.contains(expected) {} };
     timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("never told: {expected}"));
+    refused(|| broker.ping()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,15 +195,11 @@ async fn a_user_without_rights_is_told_what_is_missing() {
     );
     let broker = connect(&url, topic);
     told(&broker, topic, "kafka-acls.sh --add --allow-principal User:NAME").await;
-    assert!(matches!(broker.ping().await, Err(BrokerError::Misconfigured(_))));
     allow(topic, DESCRIBE);
     let create = format!("kafka-topics.sh --create --topic {} --partitions 3", topic.name);
     told(&broker, topic, &create).await;
-    assert!(matches!(broker.ping().await, Err(BrokerError::Misconfigured(_))));
     connect(&kafka_url(), topic).ping().await.unwrap();
     told(&broker, topic, "kafka-acls.sh --add --allow-principal User:NAME").await;
-    // It can be reached; what it refused last is what is wrong.
-    assert!(matches!(broker.ping().await, Err(BrokerError::Misconfigured(_))));
     allow(topic, WRITE);
     let works = async { while broker.publish(&[batch(topic)]).await.is_err() {} };
     timeout(PATIENCE, works).await.expect("it may write");

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Error::Conflict`] | another transaction's, which was faster | run the same transaction again |
 //! | [`Error::Locked`] | another transaction's, which holds a lock | leave these rows for later |
-//! | [`Error::Unavailable`] | the environment's: server, network, disk, rights, tables | wait until it is mended |
+//! | [`Error::Unavailable`] | the environment's: server, network, disk, rights, tables, a SQLite file that is locked | wait until it is mended |
 //! | [`Error::Other`] | the data's | give up on this input |
 //!
 //! The data's faults are a short list, and everything unknown is the environment's: an input that is
@@ -47,6 +47,13 @@ impl Error {
     /// Whether it is the environment's fault, so that waiting is all that helps.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether another program holds the whole file of a SQLite database locked.
+    pub(crate) fn is_locked_file(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        code.is_some_and(|code| code.parse() == Ok(SQLITE_BUSY))
     }
 
     /// Whether what the server had prepared for its connections is no longer valid: tables were
@@ -129,15 +136,21 @@ fn fault_of(code: &str) -> Fault {
             _ => Fault::Environment,
         };
     }
+    let Ok(code) = code.parse::<u32>() else { return Fault::Environment };
     // The low byte of SQLite's extended code is its primary one.
-    match code.parse::<u32>().map(|code| code & 0xff) {
-        // BUSY, LOCKED, PROTOCOL.
-        Ok(5 | 6 | 15) => Fault::Conflict,
+    match (code, code & 0xff) {
+        // BUSY: another program holds the whole file locked, for longer than we wait.
+        (SQLITE_BUSY, _) => Fault::Environment,
+        // The other kinds of BUSY (a snapshot that is old, a log that is recovered), LOCKED, PROTOCOL.
+        (_, 5 | 6 | 15) => Fault::Conflict,
         // TOOBIG, CONSTRAINT, MISMATCH, RANGE.
-        Ok(18 | 19 | 20 | 25) => Fault::Data,
+        (_, 18 | 19 | 20 | 25) => Fault::Data,
         _ => Fault::Environment,
     }
 }
+
+/// SQLite's code for a file that is locked.
+const SQLITE_BUSY: u32 = 5;
 
 /// Counts the attempts of one transaction and waits a little, with jitter, between them.
 #[derive(Debug)]
@@ -176,7 +189,7 @@ mod tests {
     #[test]
     fn codes_are_sorted_by_whose_fault_they_are() {
         for (fault, codes) in [
-            (Fault::Conflict, &["40001", "40P01", "22012", "5", "6", "261", "517", "262"][..]),
+            (Fault::Conflict, &["40001", "40P01", "22012", "6", "261", "517", "262"][..]),
             (Fault::Lock, &["55P03"]),
             (Fault::Data, &["22003", "22021", "23502", "23505", "23514", "19", "275", "18", "20"]),
             (
@@ -190,8 +203,8 @@ mod tests {
                     "28000", "28P01", "3D000", "55000",
                     // Changed tables and rights, plans and statements that a pooler lost.
                     "0A000", "26000", "42P05", "42P01", "42703", "42804", "42501", "22P05",
-                    // SQLite: ERROR (no such table), IOERR, FULL, CANTOPEN, READONLY, CORRUPT.
-                    "1", "10", "522", "13", "14", "8", "1032", "11", "",
+                    // SQLite: BUSY, ERROR (no such table), IOERR, FULL, CANTOPEN, READONLY, CORRUPT.
+                    "5", "1", "10", "522", "13", "14", "8", "1032", "11", "",
                 ],
             ),
         ] {

@@ -43,13 +43,17 @@ pub async fn migrate(db: &Db, steps: &[Migration]) -> Result<()> {
         match in_one_transaction(db, steps).await {
             // Of several processes that make a SQLite file at the same time, all but one may be
             // told that it is locked, however long they would wait.
-            Err(Error::Conflict(_)) if attempts < ATTEMPTS => {
+            Err(error) if attempts < ATTEMPTS && is_passing(&error) => {
                 attempts += 1;
                 sleep(PAUSE).await;
             }
             done => return done,
         }
     }
+}
+
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Conflict(_)) || error.is_locked_file()
 }
 
 /// A database in another encoding would refuse the first order that it can't spell.

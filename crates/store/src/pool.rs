@@ -24,12 +24,10 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::session::{PING_TIMEOUT, Suspicion, within};
+use crate::session::Suspicion;
 
 /// How long to wait for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer than this is pinged before it is used.
-const IDLE_BEFORE_PING: Duration = Duration::from_secs(1);
 /// An older connection is closed instead of used, so that what a server's process has gathered is
 /// freed.
 const MAX_AGE: Duration = Duration::from_mins(30);
@@ -41,7 +39,11 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open connection.
 pub(crate) enum Connection {
-    Postgres(PgConnection),
+    Postgres {
+        connection: PgConnection,
+        /// How long it was idle before it was taken; `None` if it has just been made.
+        idle: Option<Duration>,
+    },
     Sqlite(SqliteConnection),
 }
 
@@ -110,7 +112,7 @@ impl Pool {
         for idle in self.0.retain(|_, _| false).removed {
             // It is gone either way.
             let _ = match idle {
-                Connection::Postgres(connection) => connection.close().await,
+                Connection::Postgres { connection, .. } => connection.close().await,
                 Connection::Sqlite(connection) => connection.close().await,
             };
         }
@@ -130,7 +132,7 @@ impl Connector {
                 if let Some(settings) = *settings {
                     connection.execute(settings).await?;
                 }
-                Ok(Connection::Postgres(connection))
+                Ok(Connection::Postgres { connection, idle: None })
             }
             Target::Sqlite(file) => {
                 Ok(Connection::Sqlite(SqliteConnection::connect_with(file).await?))
@@ -167,13 +169,11 @@ impl Manager for Connector {
         if self.suspicion.discards(seen.age()) {
             return Err(RecycleError::message("the server has changed"));
         }
-        let Connection::Postgres(connection) = connection else { return Ok(()) };
+        let Connection::Postgres { idle, .. } = connection else { return Ok(()) };
         if seen.age() > MAX_AGE {
             return Err(RecycleError::message("it is old"));
         }
-        if seen.last_used() > IDLE_BEFORE_PING {
-            within(PING_TIMEOUT, connection.ping()).await?;
-        }
+        *idle = Some(seen.last_used());
         Ok(())
     }
 }

@@ -31,6 +31,8 @@ use crate::{
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that the first statement on a connection may take: the server may be gone.
 pub(crate) const FIRST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was idle for longer than this is pinged before it is trusted.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(1);
 /// The longest that a server takes to answer a statement that costs it nothing.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -142,10 +144,25 @@ impl Sessions {
 
     /// A connection that has just answered, for single statements.
     pub(crate) async fn pinged(&self) -> sqlx::Result<Session> {
+        self.pinged_if(|_| true).await
+    }
+
+    /// A connection that is most likely alive, without a trip to the server to be sure: it was used
+    /// a moment ago, and no other has failed since.
+    pub(crate) async fn likely_alive(&self) -> sqlx::Result<Session> {
+        let one_less = |due: u32| due.checked_sub(1);
+        let due = &self.suspicion.pings_due;
+        let is_due = due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+        self.pinged_if(|idle| is_due || idle > IDLE_BEFORE_PING).await
+    }
+
+    /// A connection that has answered, if `is_suspect` says so of one that was idle for so long. One
+    /// that has just been made is not.
+    async fn pinged_if(&self, is_suspect: impl Fn(Duration) -> bool) -> sqlx::Result<Session> {
         let mut failures = 0;
         loop {
             let mut session = self.acquire().await?;
-            if !self.is_postgres() {
+            if !session.idle().is_some_and(&is_suspect) {
                 return Ok(session);
             }
             session.unsettled = true;
@@ -156,17 +173,6 @@ impl Sessions {
                 }
                 Err(error) => session.discard_after(error, &mut failures)?,
             }
-        }
-    }
-
-    /// A connection that is most likely alive, without a trip to the server to be sure: it was used
-    /// a moment ago, and no other has failed since.
-    pub(crate) async fn likely_alive(&self) -> sqlx::Result<Session> {
-        let one_less = |due: u32| due.checked_sub(1);
-        let due = &self.suspicion.pings_due;
-        match due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
-            Ok(_) => self.pinged().await,
-            Err(_) => self.acquire().await,
         }
     }
 
@@ -218,6 +224,15 @@ impl Session {
         }
     }
 
+    /// How long the connection was idle before it was taken. `None` if it has just been made, and for
+    /// a file, which does not go away.
+    fn idle(&self) -> Option<Duration> {
+        match self.connection.as_deref() {
+            Some(pool::Connection::Postgres { idle, .. }) => *idle,
+            _ => None,
+        }
+    }
+
     async fn ping(&mut self) -> sqlx::Result<()> {
         match self.connection() {
             Connection::Postgres(connection) => connection.ping().await,
@@ -235,6 +250,7 @@ impl Session {
             matches!(&error, sqlx::Error::Io(said) if said.kind() == io::ErrorKind::TimedOut);
         let refused = matches!(&error, sqlx::Error::Database(said) if !is_farewell(&**said));
         if silent || refused || *failures > self.sessions.pool.max_connections() {
+            self.sessions.suspicion.failed_now();
             Err(error)
         } else {
             Ok(())
@@ -250,7 +266,7 @@ impl Session {
             .as_mut()
             .expect("the connection is there until the session is dropped")
         {
-            pool::Connection::Postgres(connection) => Connection::Postgres(connection),
+            pool::Connection::Postgres { connection, .. } => Connection::Postgres(connection),
             pool::Connection::Sqlite(connection) => Connection::Sqlite(connection),
         }
     }
@@ -317,7 +333,7 @@ pub(crate) async fn within<T>(
 async fn rollback(connection: &mut pool::Connection) -> sqlx::Result<()> {
     const ROLLBACK: &str = "rollback";
     match connection {
-        pool::Connection::Postgres(connection) => {
+        pool::Connection::Postgres { connection, .. } => {
             sqlx::raw_sql(ROLLBACK).execute(connection).await.map(drop)
         }
         pool::Connection::Sqlite(connection) => {

@@ -98,6 +98,23 @@ async fn wrong_data_is_its_own_fault(test: TestDb) {
     assert_eq!(read(&db).await.unwrap().len(), 1);
 }
 
+/// SQLite locks the whole file: everybody waits for it, and it is nobody's conflict.
+#[tokio::test]
+async fn a_locked_file_is_unavailable_until_released() {
+    let test = TestDb::sqlite();
+    let db = with_notes(&test).await;
+    write(&db, 1, "one").await.unwrap();
+    let holder = test.another().begin().await.unwrap();
+    for refused in [write(&db, 2, "two").await, write_optimistically(&db, 2, "two").await] {
+        assert!(matches!(&refused, Err(error) if error.is_unavailable()), "{refused:?}");
+    }
+    assert!(db.check().await.is_err());
+    assert_eq!(read(&db).await.unwrap(), [(1, "one".to_owned())]);
+    drop(holder);
+    write(&db, 2, "two").await.unwrap();
+    assert_eq!(read(&db).await.unwrap().len(), 2);
+}
+
 /// What the connections have prepared is for the table as it was.
 #[tokio::test]
 async fn changed_column_type_heals_without_restart() {

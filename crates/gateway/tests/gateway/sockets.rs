@@ -1,16 +1,19 @@
-//! Live sockets, far and near.
+//! Live clients, far and near.
+
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{
         WebSocketUpgrade,
         ws::{Message as Frame, WebSocket},
     },
     response::Response,
 };
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
 use gozon_gateway::{Limits, Upstream};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message},
@@ -137,5 +140,40 @@ async fn stopping_closes_each_socket_with_1012_after_a_whole_frame() {
         };
         assert_eq!(u16::from(code), 1012);
         ends(socket).await;
+    }
+}
+
+/// Events without end. Each piece of the response ends within one.
+async fn events() -> Response {
+    let pieces = stream::unfold("data: ", async |begun| {
+        sleep(Duration::from_millis(1)).await;
+        let piece = Bytes::from(format!("{begun}hello\n\nid: 1\nda"));
+        Some((Ok::<_, Infallible>(piece), "ta: "))
+    });
+    let response = Response::builder().header("content-type", "text/event-stream");
+    response.body(Body::from_stream(pieces)).unwrap()
+}
+
+#[tokio::test]
+async fn stopping_ends_streams_of_events_after_a_whole_one() {
+    let routes = Router::new().route("/orders/stream", axum::routing::get(events));
+    let service = Service::start(routes);
+    let limits = Limits { in_flight: 1, ..Limits::default() };
+    let gate = Gate::with(remote(&[service.address]), limits).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        // An open stream is no request under way.
+        let mut response = gate.get("/orders/stream").await;
+        assert_eq!(response.status(), 200);
+        let first = response.chunk().await.unwrap().unwrap();
+        streams.push((response, first.to_vec()));
+    }
+    gate.stop.cancel();
+    for (mut response, mut received) in streams {
+        while let Some(piece) = response.chunk().await.expect("a whole response") {
+            received.extend(piece);
+        }
+        let received = String::from_utf8(received).unwrap();
+        assert!(received.ends_with("hello\n\n"), "{received:?}");
     }
 }

@@ -1,15 +1,18 @@
 //! Live orders: from every instance to every socket of the user, and to nobody else's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gozon_contract::RandomSource;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
-    Combo, Incoming, Live, Plan, Reply, Seen, Shop, User, Watcher, at_once, eventually,
+    Combo, Door, Incoming, Live, Plan, Reply, Seen, Shop, User, Watcher, at_once, eventually,
 };
 
 on_every_combo!(
@@ -18,6 +21,7 @@ on_every_combo!(
     late_frames_never_turn_an_order_back,
     a_frame_is_an_order,
     server_sent_events_resume_where_they_ended,
+    events_go_on_elsewhere_when_a_process_stops,
 );
 
 over_grpc_too!(
@@ -25,7 +29,8 @@ over_grpc_too!(
     clients_that_reconnect_miss_nothing,
     late_frames_never_turn_an_order_back,
     a_frame_is_an_order,
-    server_sent_events_resume_where_they_ended;
+    server_sent_events_resume_where_they_ended,
+    events_go_on_elsewhere_when_a_process_stops;
     with kafka: clients_that_reconnect_miss_nothing, server_sent_events_resume_where_they_ended
 );
 
@@ -239,6 +244,89 @@ async fn server_sent_events_resume_where_they_ended(combo: Combo) {
     shop.close().await;
 }
 
+async fn events_go_on_elsewhere_when_a_process_stops(combo: Combo) {
+    let mut shop = Plan::on(combo).instances(2, 2, 1).start().await;
+    let user = shop.new_user().with_balance(1_000).await;
+    let done = CancellationToken::new();
+    let followers: Vec<_> = (0..10).map(|_| Follower::default()).collect();
+    let following: Vec<_> = followers
+        .iter()
+        .map(|follower| {
+            tokio::spawn(follower.clone().follow(user.clone(), shop.doors(), done.clone()))
+        })
+        .collect();
+
+    let stopping: &[&str] =
+        if combo == Combo::SqliteMemory { &["up"] } else { &["gateway-1", "orders-1"] };
+    for name in stopping {
+        let customer = user.at(shop.doors().last().expect("a door"));
+        let placed = tokio::spawn(async move {
+            at_once(4, 0..200, |number| {
+                // Long, so that a stream is most often within an event.
+                let order = json!({"amount": 10, "description": "a kettle ".repeat(100)});
+                let (customer, key) = (&customer, format!("{number}"));
+                async move { customer.insist("/orders", &key, &order, 201).await }
+            })
+            .await;
+        });
+        eventually("something has been placed", async || {
+            (followers[0].seen.lock().await.0.len() > 20).then_some(())
+        })
+        .await;
+        let process = shop.process_mut(name);
+        process.ask_to_stop();
+        process.stopped().await;
+        process.start();
+        process.ready().await;
+        placed.await.expect("a customer");
+    }
+
+    let truth = shop.quiet().await;
+    for follower in &followers {
+        eventually("a follower sees what is stored", async || {
+            follower.seen.lock().await.agrees(&truth, &user).then_some(())
+        })
+        .await;
+    }
+    done.cancel();
+    for connections in following {
+        assert!(connections.await.expect("a follower") > 1, "the gateway's end ended no stream");
+    }
+    shop.close().await;
+}
+
+/// Who reads events as a browser does: when they end it goes on where it was, at the next door.
+#[derive(Clone, Default)]
+struct Follower {
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Follower {
+    /// Follows until `done`; how many connections it had. They may end only after a whole event.
+    async fn follow(self, user: User, doors: Vec<Door>, done: CancellationToken) -> usize {
+        let (mut last_id, mut connections): (Option<String>, _) = (None, 0);
+        for door in doors.iter().cycle() {
+            let user = user.at(door);
+            let connecting = Events::try_open(&user, last_id.as_deref());
+            if let Some(mut events) = connecting.await {
+                connections += 1;
+                let reading = async {
+                    while let Some((id, frame)) = events.next_if_any().await {
+                        assert_eq!(frame["type"] == "snapshot", last_id.is_none(), "{frame}");
+                        self.seen.lock().await.take(&frame);
+                        last_id = Some(id);
+                    }
+                };
+                if done.run_until_cancelled(reading).await.is_none() {
+                    return connections;
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        unreachable!("there are doors for ever")
+    }
+}
+
 /// A client of server-sent events.
 struct Events {
     response: reqwest::Response,
@@ -247,19 +335,28 @@ struct Events {
 
 impl Events {
     async fn open(user: &User, last_event_id: Option<&str>) -> Self {
+        Self::try_open(user, last_event_id).await.expect("events")
+    }
+
+    /// The events, if somebody has them now.
+    async fn try_open(user: &User, last_event_id: Option<&str>) -> Option<Self> {
         let mut request = user.request(Method::GET, "/orders/stream");
         request = request.header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.expect("an answer");
-        assert_eq!(response.status(), 200);
+        let response = request.send().await.ok()?.error_for_status().ok()?;
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, buffer: String::new() }
+        Some(Self { response, buffer: String::new() })
     }
 
     /// The next event's id and frame; what is no event is passed over.
     async fn next(&mut self) -> (String, Value) {
+        self.next_if_any().await.expect("no end")
+    }
+
+    /// The same, or the end of the response, which must be complete and end with a whole event.
+    async fn next_if_any(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some((event, rest)) = self.buffer.split_once("\n\n") {
                 let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
@@ -268,12 +365,15 @@ impl Events {
                 });
                 let read = self.buffer.len() - rest.len();
                 self.buffer.drain(..read);
-                if let Some(found) = found {
+                if found.is_some() {
                     return found;
                 }
             }
             let chunk = timeout(Duration::from_mins(1), self.response.chunk()).await;
-            let chunk = chunk.expect("something comes").expect("a chunk").expect("no end");
+            let Some(chunk) = chunk.expect("something comes").expect("a complete response") else {
+                assert_eq!(self.buffer, "", "it ends within an event");
+                return None;
+            };
             self.buffer.push_str(std::str::from_utf8(&chunk).expect("whole characters"));
         }
     }

@@ -1,5 +1,11 @@
 //! Brokers that lose what they have, or are somebody else's mess.
 
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+
 use super::id_of;
 use crate::harness::{Combo, Plan, Servers, Shop, User, at_once, eventually, truth};
 
@@ -19,7 +25,7 @@ async fn until_sent(shop: &Shop) {
     .await;
 }
 
-/// A queue's name on the broker.
+/// The name of a topic's queue on RabbitMQ, or of the topic on Kafka.
 fn queue(shop: &Shop, topic: &str) -> String {
     let (_, prefix) = shop.broker_url.split_once("prefix=").expect("a prefix");
     format!("{prefix}{topic}")
@@ -76,4 +82,30 @@ async fn deleted_queues_are_made_again() {
     }
     let truth = shop.close().await;
     assert_eq!((truth.orders.len(), truth.balance(user.id)), (32, 10_000 - 320));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_topics_are_made_again() {
+    let (shop, user) = shop_that_asks_again(Plan::on(Combo::PostgresKafka)).await;
+    for topic in ["payment.requested", "payment.settled", "order.changed"] {
+        let before = at_once(4, 0..8, |_| user.place(10)).await;
+        delete_topic(&shop, topic).await;
+        let after = at_once(4, 0..8, |_| user.place(10)).await;
+        for order in before.iter().chain(&after) {
+            assert_eq!(user.settled(&id_of(order)).await["status"], "FINISHED", "{topic}");
+        }
+    }
+    let truth = shop.close().await;
+    assert_eq!((truth.orders.len(), truth.balance(user.id)), (48, 10_000 - 480));
+}
+
+/// Deletes a topic, with all that is in it.
+async fn delete_topic(shop: &Shop, topic: &str) {
+    let (url, _) = shop.broker_url.split_once('?').expect("parameters");
+    let servers = url.trim_start_matches("kafka://");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", servers).create().expect("a client");
+    let name = queue(shop, topic);
+    let deleted = admin.delete_topics(&[&name], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }

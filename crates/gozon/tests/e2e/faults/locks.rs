@@ -1,8 +1,9 @@
 //! Rows and tables that somebody has locked and forgotten.
 
+use gozon_store::{Db, select};
 use serde_json::json;
 
-use super::{id_of, until_ready};
+use super::{id_of, try_to_place, until_ready};
 use crate::harness::{Combo, Plan, Postgres, Shop, User, at_once, eventually};
 
 /// Backends that wait for a lock for longer than any of ours may: the limit is 250 ms.
@@ -112,4 +113,43 @@ async fn a_locked_table_is_waited_for() {
     watcher.close().await;
     until_ready(&shop.process("payments-1").url(), true).await;
     shop.close().await;
+}
+
+/// Another program holds the file of orders, and then that of payments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_sqlite_file_is_503_and_heals() {
+    let shop = Shop::on(Combo::SqliteMemory).await;
+    let user = shop.new_user().with_balance(1_000).await;
+    let url = shop.processes[0].url();
+
+    let orders = Db::open(&shop.orders_url, 1).expect("a file");
+    let holder = orders.begin().await.expect("a lock");
+    for _ in 0..2 {
+        try_to_place(&user, "in vain").await.problem(503, "service_unavailable");
+        user.get("/orders").await.ok(200);
+    }
+    until_ready(&url, false).await;
+    drop(holder);
+    until_ready(&url, true).await;
+    orders.close().await;
+
+    let payments = Db::open(&shop.payments_url, 1).expect("a file");
+    let holder = payments.begin().await.expect("a lock");
+    let waiting = user.place(10).await;
+    for _ in 0..2 {
+        user.post("/accounts/deposit", &json!({"amount": 1}))
+            .await
+            .problem(503, "service_unavailable");
+    }
+    assert_eq!(user.order(&id_of(&waiting)).await["status"], "NEW");
+    drop(holder);
+    assert_eq!(user.settled(&id_of(&waiting)).await["status"], "FINISHED");
+    // It was the environment's fault, and no attempt of the event's.
+    let spent = select!("select count(*) from inbox_pending");
+    let (spent,): (i64,) =
+        payments.read().await.expect("a file").query(spent).fetch_one().await.expect("a count");
+    assert_eq!(spent, 0);
+    payments.close().await;
+    let truth = shop.close().await;
+    assert_eq!((truth.orders.len(), truth.balance(user.id)), (1, 990));
 }
