@@ -17,7 +17,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-simulate test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -27,6 +27,16 @@ setup: ## Install the servers and tools that tests need (as root; otherwise say 
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	cargo build --package gozon
 	$(SERVICES) cargo test --workspace --no-fail-fast
+
+.PHONY: test-simulate
+test-simulate: ## Simulate 2,000 seeds, and put every mended fault back to see it found
+	cargo test --workspace --features gozon-sim/simulate --test simulate
+
+.PHONY: simulate
+simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n with a log, FAULTS=0,3, MUTATION=name)
+	cargo run --release --package gozon-sim --features simulate -- \
+		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTATION),--mutation '$(MUTATION)')
 
 .PHONY: test-postgres-versions
 test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18

@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderName, Method, Request, Response},
 };
 use gozon_contract::RandomSource;
+use gozon_seam::mutation;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -196,6 +197,7 @@ fn two_of(count: usize, roll: u64) -> (usize, usize) {
 fn is_repeatable(request: &Request<Bytes>) -> bool {
     match *request.method() {
         Method::GET | Method::HEAD => true,
+        Method::POST if mutation!("any POST is sent to the next instance") => true,
         Method::POST => request.headers().contains_key(IDEMPOTENCY_KEY),
         _ => false,
     }

@@ -31,10 +31,10 @@ pub(crate) fn open(
     stop: CancellationToken,
 ) {
     let service = hyper::upgrade::on(response);
-    tokio::spawn(async move {
+    gozon_seam::spawn(async move {
         let both = timeout(SWITCH_TIMEOUT, async { try_join!(client, service) });
         if let Ok(Ok((client, service))) = both.await {
-            tokio::select! {
+            gozon_seam::select! {
                 () = join(client, service) => {}
                 () = stop.cancelled() => {}
             }
@@ -49,7 +49,7 @@ async fn join(client: Upgraded, service: Upgraded) {
     let (from_service, mut to_service) = split(TokioIo::new(service));
     {
         let mut back = pin!(pump(from_service, &mut to_client, SERVICE_BUFFER_BYTES));
-        tokio::select! {
+        gozon_seam::select! {
             () = pump(from_client, &mut to_service, CLIENT_BUFFER_BYTES) => {
                 let rest = async { tokio::join!(to_service.shutdown(), back) };
                 let _ = timeout(SWITCH_TIMEOUT, rest).await;

@@ -53,7 +53,7 @@ impl Upstream {
             config::Upstream::Remote(origins) => {
                 let balancer = Arc::new(LoadBalancer::new(name, origins, limits, random.clone()));
                 if balancer.has_names() {
-                    tokio::spawn(keep_resolving(balancer.clone(), stop.clone()));
+                    gozon_seam::spawn(keep_resolving(balancer.clone(), stop.clone()));
                 }
                 Place::Remote(balancer)
             }

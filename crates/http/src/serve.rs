@@ -4,9 +4,9 @@ use std::{io, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use gozon_contract::RandomSource;
+use gozon_seam::net::TcpListener;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
@@ -62,7 +62,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
     // For the ids of requests that never reach the application.
     let random = RandomSource::system();
     loop {
-        let accepted = tokio::select! {
+        let accepted = gozon_seam::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
@@ -84,9 +84,9 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
         let io = TokioIo::new(ExplainRefusals::new(Box::pin(stream), random.clone()));
         let connection = http.serve_connection(io, service).with_upgrades();
         let stop = stop.clone();
-        connections.spawn(async move {
+        gozon_seam::spawn(connections.track_future(async move {
             let mut connection = pin!(connection);
-            let ended = tokio::select! {
+            let ended = gozon_seam::select! {
                 ended = connection.as_mut() => ended,
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
@@ -96,7 +96,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended badly");
             }
-        });
+        }));
     }
     drop(listener);
     connections.close();

@@ -27,7 +27,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use gozon_contract::Timestamp;
-use gozon_store::{Error, Reader, Retry, Statement};
+use gozon_seam::mutation;
+use gozon_store::{Error, Reader, Retry, Statement, Work};
 
 use crate::{Context, InvalidEvent, Outgoing};
 
@@ -245,6 +246,7 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
         loop {
             match self.attempt(jobs, mode).await {
                 Err(Failure::Store(error)) if retry.again(&error).await => {
+                    tracing::debug!(%error, "a unit of work met a conflict");
                     self.locking_batches.store(LOCKING_BATCHES_AFTER_CONFLICT, Relaxed);
                     mode = Mode::Locking;
                 }
@@ -280,12 +282,17 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
                 answered.iter().map(|(i, replies)| (guards[*i], &replies[..])).collect();
             // Marks first: the later of two repeats waits there, holding nothing that the other needs.
             let mut writes = G::mark(&done, self.context.clock.now());
+            let marks = writes.len();
             writes.extend(decision.writes);
             let added = self.context.outbox.add(decision.outgoing);
             writes.extend(added.statement());
-            work.commit(writes).await?;
+            let mut after_commit = decision.after_commit;
+            if mutation!("side effects before the commit") {
+                after_commit.take().into_iter().for_each(|effect| effect());
+            }
+            self.commit(work, writes, marks).await?;
             // Nothing below may fail: it is committed.
-            if let Some(after_commit) = decision.after_commit
+            if let Some(after_commit) = after_commit
                 && catch_unwind(AssertUnwindSafe(after_commit)).is_err()
             {
                 tracing::error!("a use case panicked after the commit");
@@ -296,6 +303,30 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
             }
         }
         Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    /// Commits what was decided; the first `marks` statements are the guards' marks.
+    async fn commit(
+        &self,
+        work: Work,
+        mut writes: Vec<Statement>,
+        marks: usize,
+    ) -> gozon_store::Result<()> {
+        if mutation!("a commit for the mark, one for the effect") && (1..writes.len()).contains(&marks)
+        {
+            let effect = writes.split_off(marks);
+            work.commit(writes).await?;
+            return self.context.db.optimistic().await?.commit(effect).await;
+        }
+        if mutation!("a commit for the effect, one for the message") && writes.len() > 1 {
+            let message = writes.split_off(writes.len() - 1);
+            work.commit(writes).await?;
+            return self.context.db.optimistic().await?.commit(message).await;
+        }
+        match work.commit(writes).await {
+            Err(Error::Unavailable(_)) if mutation!("errors of the commit ignored") => Ok(()),
+            committed => committed,
+        }
     }
 
     /// A panic is a failure of that batch, not the end of the loop that runs it.

@@ -17,6 +17,7 @@ use std::{
 };
 
 use gozon_contract::{Clock, Timestamp};
+use gozon_seam::mutation;
 use tokio::time::{Instant, sleep};
 
 use crate::{Db, Error, Migration, Result, select};
@@ -67,7 +68,10 @@ impl DatabaseClock {
     /// As the database says.
     pub async fn start(db: Db) -> Result<Self> {
         let measured = measure(&db).await?;
-        let clock = Clock::following(measured.now.plus(measured.at.elapsed()));
+        let mut clock = Clock::following(measured.now.plus(measured.at.elapsed()));
+        if mutation!("each machine goes by its own clock") {
+            clock = Clock::system();
+        }
         Ok(Self { db, clock, correction: AtomicI64::new(measured.correction) })
     }
 
@@ -101,7 +105,7 @@ impl DatabaseClock {
         let known = self.correction.swap(measured.correction, Ordering::Relaxed);
         let jumped =
             ahead.unsigned_abs() > u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX);
-        if !jumped || known != measured.correction {
+        if !jumped || known != measured.correction || mutation!("jumps of the time are followed") {
             if jumped {
                 tracing::warn!(seconds = ahead / 1_000_000, "another process has set the time");
             }
@@ -141,6 +145,8 @@ async fn measure(db: &Db) -> Result<Measured> {
         )
     };
     let (now, correction): (i64, i64) = reader.query(select).fetch_one().await?;
+    #[cfg(feature = "simulation")]
+    let now = db.simulated_time().unwrap_or(now);
     let at = sent + sent.elapsed() / 2;
     Ok(Measured { now: Timestamp::from_micros(now.saturating_add(correction)), correction, at })
 }

@@ -5,13 +5,14 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use sqlx::{
     Executor as _,
     postgres::PgPoolOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use crate::{
     InvalidUrl, Reader, Result, Tx, Work,
     servers::Servers,
     session::{Pool, Sessions, Suspicion},
+    sqlite,
     sqlite_file::SqliteFile,
     url::{self, PostgresUrl, Target},
 };
@@ -163,11 +164,7 @@ impl Db {
             .row_buffer_size(1024)
             .busy_timeout(BUSY_TIMEOUT);
         let sessions = |connections, options| {
-            let pool = SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .connect_lazy_with(options);
+            let pool = sqlite::pool(connections, ACQUIRE_TIMEOUT, options);
             Sessions::new(Pool::Sqlite(pool), Arc::default())
         };
         Ok(Self {
@@ -196,6 +193,10 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn optimistic(&self) -> Result<Work> {
+        #[cfg(feature = "simulation")]
+        if gozon_seam::world(|world| !world.locks_early()).unwrap_or(false) {
+            return Ok(Work::new(Reader::new(self.write.likely_alive().await?, false)));
+        }
         if !self.write.is_postgres() {
             return self.locking().await;
         }
@@ -276,6 +277,13 @@ impl Db {
             tx.commit().await?;
         }
         Ok(())
+    }
+
+    /// The time of its host, if it is simulated.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated_time(&self) -> Option<i64> {
+        let path = self.file.as_ref()?.path().to_string_lossy();
+        gozon_seam::world(|world| world.database_time(sqlite::name(&path)))
     }
 
     pub(crate) fn is_postgres(&self) -> bool {

@@ -29,6 +29,11 @@ mod reader;
 mod rows;
 mod servers;
 mod session;
+#[cfg(not(feature = "simulation"))]
+mod sqlite;
+#[cfg(feature = "simulation")]
+#[path = "simulated.rs"]
+mod sqlite;
 mod sqlite_file;
 mod statement;
 mod tx;
@@ -40,6 +45,8 @@ pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
 pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
+#[cfg(feature = "simulation")]
+pub use sqlite::reset;
 pub use statement::{Arg, Statement};
 pub use tx::{Tx, Work};
 pub use url::{InvalidUrl, sqlite_file};

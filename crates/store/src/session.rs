@@ -15,7 +15,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    Connection as _, PgConnection, PgPool, Postgres,
     pool::{PoolConnection, PoolConnectionMetadata},
 };
 use tokio::{
@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{Error, servers::Servers};
+use crate::{
+    Error,
+    servers::Servers,
+    sqlite::{SqliteConnection, SqlitePool, SqlitePooled},
+};
 
 /// The longest that a statement of a transaction may take. Ours take milliseconds.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,7 +114,7 @@ pub(crate) struct Session {
 
 enum Pooled {
     Postgres(PoolConnection<Postgres>),
-    Sqlite(PoolConnection<Sqlite>),
+    Sqlite(SqlitePooled),
 }
 
 /// The connection of a [`Session`].
@@ -292,6 +296,12 @@ impl Session {
         }
     }
 
+    /// Whether a transaction is open.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
     /// Whether the server may keep what is prepared under a name.
     pub(crate) fn keeps_prepared(&self) -> bool {
         !self.sessions.behind_pooler
@@ -377,6 +387,10 @@ impl Drop for Session {
         let Some(mut connection) = self.connection.take() else { return };
         if self.broken {
             return connection.close_on_drop();
+        }
+        if cfg!(feature = "simulation") {
+            // A simulated connection rolls back by itself.
+            return;
         }
         if !self.unsettled && !self.in_transaction {
             return;

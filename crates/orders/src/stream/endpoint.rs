@@ -98,6 +98,6 @@ pub(crate) async fn stream(
         return Ok(events::respond(Session::new(user, resume_from, subscription, app)));
     };
     let switched = hyper::upgrade::on(&mut request);
-    tokio::spawn(websocket::run(switched, Session::new(user, None, subscription, app)));
+    gozon_seam::spawn(websocket::run(switched, Session::new(user, None, subscription, app)));
     Ok(response)
 }

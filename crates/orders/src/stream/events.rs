@@ -50,7 +50,7 @@ pub(super) fn respond(session: Session) -> Response {
     let (sender, receiver) = mpsc::channel(QUEUED_WRITES);
     let retry = session.app.random.jitter(RETRY_DELAY).as_millis();
     let mut client = EventStream { writes: sender, buffer: format!("retry: {retry}\n\n") };
-    tokio::spawn(async move { session.run(&mut client).await });
+    gozon_seam::spawn(async move { session.run(&mut client).await });
     let body = stream::unfold(receiver, |mut receiver: mpsc::Receiver<Bytes>| async move {
         Some((Ok::<_, Infallible>(receiver.recv().await?), receiver))
     });

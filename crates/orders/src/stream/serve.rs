@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
+use gozon_seam::mutation;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -105,7 +106,7 @@ impl Session {
     /// Serves the client until either side ends it. The subscription ends with this.
     pub(super) async fn run<C: Client>(mut self, client: &mut C) -> End {
         let (overflow, app) = (self.subscription.overflow.clone(), self.app.clone());
-        let end = tokio::select! {
+        let end = gozon_seam::select! {
             ended = self.serve(client) => ended.map_or_else(|end| end, |never| match never {}),
             () = overflow.cancelled() => {
                 End::Close(code::TRY_AGAIN_LATER, "too slow; connect again")
@@ -134,7 +135,7 @@ impl Session {
         let (mut updates, mut flush_at) = (Vec::new(), None);
         loop {
             let flush = flush_at.unwrap_or_else(Instant::now);
-            tokio::select! {
+            gozon_seam::select! {
                 // A busy user's frames leave together, in one write.
                 count = self.subscription.updates.recv_many(&mut updates, MAX_BATCH) => {
                     if count == 0 {
@@ -177,7 +178,10 @@ impl Session {
             sql::list_orders(&mut reader, self.user, Filter::default(), PAGE_ORDERS).await
         };
         let orders = self.read(read).await?;
-        for order in orders.iter().rev() {
+        if mutation!("a socket subscribes after its snapshot") {
+            while self.subscription.updates.try_recv().is_ok() {}
+        }
+        for order in orders.iter().rev().filter(|_| !mutation!("a snapshot is not remembered")) {
             self.sent.is_news(order.id, order.version);
         }
         let snapshot = Snapshot { kind: "snapshot", orders: &orders };
@@ -284,6 +288,9 @@ struct SentVersions(VecDeque<(OrderId, i64)>);
 impl SentVersions {
     /// Whether this is newer than what was sent; if so, it counts as sent.
     fn is_news(&mut self, order: OrderId, version: i64) -> bool {
+        if mutation!("late frames are sent") {
+            return true;
+        }
         if let Some((_, sent)) = self.0.iter_mut().rev().find(|(known, _)| *known == order) {
             let news = *sent < version;
             *sent = version.max(*sent);

@@ -2,8 +2,7 @@
 //! cost, however many others there are, connected or not.
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
@@ -12,6 +11,7 @@ use std::{
 
 use gozon_contract::{ORDER_CHANGED, Order, OrderId, Timestamp, TraceParent, UserId};
 use gozon_messaging::{Message, Received};
+use gozon_seam::mutation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
@@ -100,8 +100,7 @@ pub(crate) struct Subscriptions(Arc<Inner>);
 
 struct Inner {
     limits: StreamLimits,
-    shards: Vec<Mutex<HashMap<UserId, Vec<Queue>>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<BTreeMap<UserId, Vec<Queue>>>>,
     next_id: AtomicU64,
     count: AtomicUsize,
     /// The ids of events that were pushed after their commit and did not come back from the
@@ -146,7 +145,6 @@ impl Subscriptions {
         Self(Arc::new(Inner {
             limits,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
             next_id: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             pushed: Mutex::default(),
@@ -180,9 +178,9 @@ impl Subscriptions {
         self.0.complete_until.store(until.micros(), Ordering::Release);
     }
 
-    fn shard(&self, user: UserId) -> MutexGuard<'_, HashMap<UserId, Vec<Queue>>> {
-        let hash = self.0.hasher.hash_one(user);
-        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+    fn shard(&self, user: UserId) -> MutexGuard<'_, BTreeMap<UserId, Vec<Queue>>> {
+        // The last bits of a UUID are random.
+        let index = usize::try_from(user.uuid().as_u128() % SHARDS as u128).unwrap_or(0);
         self.0.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -201,7 +199,11 @@ impl Subscriptions {
         let (sender, updates) = mpsc::channel(SEND_QUEUE_UPDATES);
         let overflow = CancellationToken::new();
         let queue = Queue { id, updates: sender, overflow: overflow.clone() };
-        shard.entry(user).or_insert_with(|| Vec::with_capacity(1)).push(queue);
+        let queues = shard.entry(user).or_insert_with(|| Vec::with_capacity(1));
+        if mutation!("one socket per user") {
+            queues.clear();
+        }
+        queues.push(queue);
         metrics::gauge!("gozon_stream_sockets").increment(1.0);
         Ok(Subscription { subscriptions: self.clone(), user, id, updates, overflow })
     }
@@ -215,6 +217,9 @@ impl Subscriptions {
     /// Queues an update for every client of a user. One whose queue is full is closed; nobody waits
     /// for it.
     fn notify(&self, user: UserId, update: &Update) {
+        if mutation!("everybody gets every frame") {
+            return self.notify_all(update);
+        }
         if let Some(queues) = self.shard(user).get_mut(&user) {
             queue_for_each(queues, update);
         }

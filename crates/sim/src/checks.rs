@@ -1,0 +1,107 @@
+//! What must hold after a run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use gozon_audit::{Clocks, Options, audit};
+use gozon_contract::{Clock, Timestamp};
+use gozon_store::Db;
+use uuid::Uuid;
+
+use crate::{
+    log,
+    notes::{Notes, What, Write},
+    run::violation,
+    storage::{OrderRow, Storage},
+};
+
+/// The orders by id: whose, which version, which status.
+pub(crate) fn by_id(orders: &[OrderRow]) -> BTreeMap<String, (Uuid, i64, String)> {
+    orders
+        .iter()
+        .map(|(id, user, _, _, status, version)| (id.to_string(), (*user, *version, status.clone())))
+        .collect()
+}
+
+/// Compares the databases with what the clients know.
+pub(crate) fn notes_hold(notes: &Notes, storage: &mut Storage) -> anyhow::Result<()> {
+    let orders = storage.orders()?;
+    let deposits = storage.deposits()?;
+    let accounts: BTreeSet<Uuid> = storage.accounts()?.into_iter().map(|(user,)| user).collect();
+    for write in notes.writes() {
+        let count = match write.what {
+            What::Account => {
+                if write.sure > 0 && !accounts.contains(&write.user) {
+                    violation(format!("the account of {} is gone", write.user));
+                }
+                continue;
+            }
+            What::Deposit => deposits.iter().filter(|it| **it == (write.user, write.amount)).count(),
+            What::Order => {
+                order_holds(&write, &orders);
+                let same = |order: &&OrderRow| order.1 == write.user && order.3 == write.marker;
+                orders.iter().filter(same).count()
+            }
+        };
+        let sure = if write.is_keyed { write.sure.min(1) } else { write.sure };
+        let most = if write.is_keyed { (write.sure + write.maybe).min(1) } else { write.sure + write.maybe };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count < sure || count > most {
+            violation(format!(
+                "{} (with a key: {}) was done {count} times; {} answers say so, {} were lost",
+                write.marker, write.is_keyed, write.sure, write.maybe
+            ));
+        }
+    }
+    for (id, _, _, _, status, version) in &orders {
+        if *version > 2 {
+            violation(format!("order {id} has changed {} times", version - 1));
+        }
+        let known = notes.version(&id.to_string());
+        if known > *version {
+            violation(format!("order {id} is at version {version}; a client was told {known}"));
+        }
+        if status == "CANCELLED" {
+            log::sometimes("an order was declined");
+        }
+    }
+    Ok(())
+}
+
+fn order_holds(write: &Write, orders: &[OrderRow]) {
+    let Some(id) = &write.id else { return };
+    match orders.iter().find(|order| order.0.to_string() == *id) {
+        None => violation(format!("{}: order {id} was answered and is gone", write.marker)),
+        Some((_, user, amount, text, ..)) => {
+            if (*user, *amount, text) != (write.user, write.amount, &write.marker) {
+                violation(format!("{}: order {id} is another one", write.marker));
+            }
+        }
+    }
+}
+
+/// The real audit of both databases.
+pub(crate) fn books_hold(storage: &Storage, now_micros: i64) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clock = Clock::manual(Timestamp::from_micros(now_micros));
+    let clocks = Clocks { orders: clock.clone(), payments: clock };
+    let options = Options {
+        new_age_limit: Duration::ZERO,
+        message_age_limit: Duration::from_hours(24 * 365),
+        max_findings: 5,
+        pause: Duration::ZERO,
+        count_first: false,
+    };
+    let report = runtime.block_on(async {
+        let orders = Db::open(&storage.url("orders"), 6)?;
+        let payments = Db::open(&storage.url("payments"), 6)?;
+        Ok::<_, anyhow::Error>(audit(&orders, &payments, &clocks, &options, |_| ()).await?)
+    })?;
+    let findings = report.checks.iter().flat_map(|check| &check.findings);
+    for finding in findings.filter(|finding| !finding.kind.is_warning()) {
+        violation(format!("the audit: {finding}"));
+    }
+    Ok(())
+}
