@@ -5,7 +5,6 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// A sequence of choices.
-#[derive(Clone, Debug)]
 pub(crate) struct Dice(StdRng);
 
 impl Dice {
