@@ -31,19 +31,42 @@ kafka_command() {
         -cp "$(kafka_jars)/*" "$@")
 }
 
+# Besides plain text, whose clients may do everything, it speaks SASL over TLS three ports further
+# on, SASL alone on the next one, and TLS with client certificates on the next. The user gozon may
+# do everything too, and the user guest nothing. Their password is "secret sauce".
+#
 # The short broker session lets a killed broker register again soon; the short
 # consumer sessions let tests see a dead consumer's partitions move on.
 kafka_prepare() {
     local home=$1 port=$2
+    make_certificates "$home" >>"$home/log" 2>&1
+    cat "$home/key.pem" "$home/certificate.pem" >"$home/keystore.pem"
+    local login=org.apache.kafka.common.security
+    local plain="$login.plain.PlainLoginModule required user_gozon=\"secret sauce\" user_guest=\"secret sauce\";"
+    local scram="$login.scram.ScramLoginModule required;"
     cat >"$home/server.properties" <<CONF
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$((port + 1))
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CLIENT
-listeners=CLIENT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-advertised.listeners=CLIENT://127.0.0.1:$port
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1)),SASLTLS://127.0.0.1:$((port + 3)),SASL://127.0.0.1:$((port + 4)),TLS://127.0.0.1:$((port + 5))
+advertised.listeners=CLIENT://127.0.0.1:$port,SASLTLS://localhost:$((port + 3)),SASL://127.0.0.1:$((port + 4)),TLS://localhost:$((port + 5))
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASLTLS:SASL_SSL,SASL:SASL_PLAINTEXT,TLS:SSL
+ssl.keystore.type=PEM
+ssl.keystore.location=$home/keystore.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$home/authority.pem
+listener.name.tls.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasltls.plain.sasl.jaas.config=$plain
+listener.name.sasltls.scram-sha-256.sasl.jaas.config=$scram
+listener.name.sasltls.scram-sha-512.sasl.jaas.config=$scram
+listener.name.sasl.plain.sasl.jaas.config=$plain
+listener.name.sasl.scram-sha-256.sasl.jaas.config=$scram
+listener.name.sasl.scram-sha-512.sasl.jaas.config=$scram
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:gozon;User:CN=localhost
 log.dirs=$home/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -61,7 +84,9 @@ log.cleaner.dedupe.buffer.size=8388608
 CONF
     local command
     kafka_command kafka.tools.StorageTool format --config "$home/server.properties" \
-        --cluster-id gozonGozonGozonGozonGg
+        --cluster-id gozonGozonGozonGozonGg \
+        --add-scram 'SCRAM-SHA-256=[name=gozon,password="secret sauce"]' \
+        --add-scram 'SCRAM-SHA-512=[name=gozon,password="secret sauce"]'
     "${command[@]}" >>"$home/log" 2>&1
 }
 

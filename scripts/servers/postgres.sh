@@ -24,11 +24,12 @@ if ((EUID == 0)); then
     postgres_as=(setpriv --reuid="$postgres_user" --regid="$(id -g "$postgres_user")" --clear-groups)
 fi
 
-# postgres_prepare HOME PORT: creates the cluster. With $FAST it does not wait
+# postgres_prepare HOME PORT: creates the cluster, and builds what lets its disk be full. With $FAST it does not wait
 # for the disk; what is committed still survives a kill -9, as the tests need.
 postgres_prepare() {
     local home=$1 port=$2
     ((EUID != 0)) || chown "$postgres_user" "$home"
+    cc -shared -fPIC -O2 -o "$home/full_disk.so" "$scripts/servers/full_disk.c" -ldl >>"$home/log" 2>&1
     "${postgres_as[@]}" "$(postgres_bin)/initdb" --pgdata="$home/data" --username=gozon \
         --auth=trust --encoding=UTF8 --locale=C --no-sync >>"$home/log" 2>&1
     cat >>"$home/data/postgresql.conf" <<CONF
@@ -50,7 +51,8 @@ postgres_launch() {
     # to reap it, so that its pid still looks alive.
     rm -f "$home/data/postmaster.pid"
     launch "$home/server.pid" "$home/log" \
-        "${postgres_as[@]}" "$(postgres_bin)/postgres" -D "$home/data"
+        "${postgres_as[@]}" env LD_PRELOAD="$home/full_disk.so" FULL_DISK_FLAG="$home/disk_is_full" \
+        "$(postgres_bin)/postgres" -D "$home/data"
 }
 
 postgres_answers() {

@@ -15,7 +15,7 @@ rabbitmq_program() {
 # It speaks TLS too, five ports further on, with certificates of its own.
 rabbitmq_prepare() {
     local home=$1 port=$2
-    rabbitmq_certificates "$home" >>"$home/log" 2>&1
+    make_certificates "$home" >>"$home/log" 2>&1
     mkdir "$home/plugins"
     ln -s "$(dirname "$(readlink -f "$(rabbitmq_program)")")"/../plugins/rabbit-[0-9]* "$home/plugins"
     echo '[].' >"$home/enabled_plugins"
@@ -29,18 +29,6 @@ ssl_options.cacertfile = $home/authority.pem
 ssl_options.certfile = $home/certificate.pem
 ssl_options.keyfile = $home/key.pem
 CONF
-}
-
-# A certificate authority, and a certificate for `localhost` that it has signed.
-rabbitmq_certificates() {
-    local home=$1
-    local make=(openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2)
-    "${make[@]}" -subj '/CN=the authority of the tests' \
-        -keyout "$home/authority.key" -out "$home/authority.pem"
-    "${make[@]}" -subj '/CN=localhost' -addext 'subjectAltName=DNS:localhost' \
-        -addext 'basicConstraints=critical,CA:FALSE' \
-        -CA "$home/authority.pem" -CAkey "$home/authority.key" \
-        -keyout "$home/key.pem" -out "$home/certificate.pem"
 }
 
 # An own name server (epmd) on an own port keeps nodes of parallel runs, and

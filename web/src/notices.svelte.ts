@@ -4,7 +4,7 @@ import type { Order } from './api/client';
 /** What a notice tells; the words are chosen when it is shown. */
 export type News =
   | { kind: 'outcome'; order: Order }
-  /** Outcomes too many to show one by one. */
+  /** Several outcomes, counted. */
   | { kind: 'outcomes'; paid: number; cancelled: number }
   | { kind: 'deposit'; amount: number }
   | { kind: 'refused'; action: Action['kind']; code: string }
@@ -15,19 +15,29 @@ export interface Notice {
   news: News;
 }
 
-/** More outcomes than this on the screen are counted instead of listed. */
-const LISTED = 2;
 const LIFE_MS = 8_000;
 
-/** The notices on the screen, oldest first. */
+/**
+ * The notices on the screen, oldest first. There is one notice of each kind: what comes while it is
+ * shown is added to it.
+ */
 export class Notices {
   list: Notice[] = $state.raw([]);
   #next = 1;
   #timers = new Map<number, ReturnType<typeof setTimeout>>();
 
   add(news: News): void {
-    if (news.kind === 'outcome') this.#addOutcome(news.order);
-    else this.#show(news);
+    for (const { id, news: shown } of this.list) {
+      const sum = added(shown, news);
+      if (sum) {
+        this.list = this.list.map((notice) => (notice.id === id ? { id, news: sum } : notice));
+        if (this.#timers.has(id)) this.release(id);
+        return;
+      }
+    }
+    const id = this.#next++;
+    this.list = [...this.list, { id, news }];
+    this.release(id);
   }
 
   dismiss(id: number): void {
@@ -51,30 +61,24 @@ export class Notices {
       }, LIFE_MS),
     );
   }
+}
 
-  #addOutcome(order: Order): void {
-    const paid = order.status === 'FINISHED' ? 1 : 0;
-    const heap = this.list.find((notice) => notice.news.kind === 'outcomes');
-    if (heap?.news.kind === 'outcomes') {
-      const { paid: before, cancelled } = heap.news;
-      this.#replace(heap.id, { kind: 'outcomes', paid: before + paid, cancelled: cancelled + 1 - paid });
-    } else if (this.list.filter((notice) => notice.news.kind === 'outcome').length >= LISTED) {
-      this.#show({ kind: 'outcomes', paid, cancelled: 1 - paid });
-    } else {
-      this.#show({ kind: 'outcome', order });
-    }
-  }
+/** Both pieces of news in one, if they are of the same kind. */
+function added(shown: News, news: News): News | undefined {
+  const [before, now] = [outcomes(shown), outcomes(news)];
+  if (before && now) return { kind: 'outcomes', paid: before.paid + now.paid, cancelled: before.cancelled + now.cancelled };
+  if (shown.kind === 'deposit' && news.kind === 'deposit') return { kind: 'deposit', amount: shown.amount + news.amount };
+  if (shown.kind === 'refused' && news.kind === 'refused' && shown.action === news.action) return news;
+  if (shown.kind === 'abandoned' && news.kind === 'abandoned' && shown.action === news.action) return news;
+  return undefined;
+}
 
-  #show(news: News): void {
-    const id = this.#next++;
-    this.list = [...this.list, { id, news }];
-    this.release(id);
-  }
-
-  #replace(id: number, news: News): void {
-    this.list = this.list.map((notice) => (notice.id === id ? { id, news } : notice));
-    this.release(id);
-  }
+/** How many orders it tells the outcome of, if it does. */
+function outcomes(news: News): { paid: number; cancelled: number } | undefined {
+  if (news.kind === 'outcomes') return news;
+  if (news.kind !== 'outcome') return undefined;
+  const paid = news.order.status === 'FINISHED' ? 1 : 0;
+  return { paid, cancelled: 1 - paid };
 }
 
 export const notices = new Notices();

@@ -37,7 +37,7 @@ pub struct Config {
     pub clock: Clock,
     /// For ids, for choosing between instances and for jitter.
     pub random: RandomSource,
-    /// Closes every WebSocket. Serve the router until the same token.
+    /// Closes every WebSocket. The router is served until about the same time.
     pub stop: CancellationToken,
 }
 

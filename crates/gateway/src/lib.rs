@@ -12,6 +12,7 @@ mod config;
 mod dns;
 mod ejection;
 mod error;
+mod frame;
 mod head;
 mod headers;
 mod instance;
@@ -37,6 +38,7 @@ pub use config::{Config, Limits, RateLimit, Upstream};
 pub use origin::{InvalidOrigin, Origin};
 
 use proxy::Proxy;
+use tunnel::Tunnels;
 
 /// The gateway, ready to serve.
 pub struct Gateway {
@@ -44,15 +46,18 @@ pub struct Gateway {
     openapi: Value,
     health: Health,
     random: RandomSource,
+    tunnels: Tunnels,
 }
 
 impl Gateway {
     /// A gateway in front of the configured upstreams. Nothing is connected yet.
     pub fn new(config: Config) -> Self {
         let Config { orders, payments, web, openapi, health, limits, clock, random, stop } = config;
-        let proxy = Arc::new(Proxy::new(orders, payments, web, limits, clock, &random, &stop));
+        let tunnels = Tunnels::new(stop.clone(), random.clone());
+        let proxy = Proxy::new([orders, payments], web, limits, clock, &random, &tunnels, &stop);
+        let proxy = Arc::new(proxy);
         let health = proxy.health().and(health);
-        Self { proxy, openapi, health, random }
+        Self { proxy, openapi, health, random, tunnels }
     }
 
     /// Everything the gateway answers, to be served by [`gozon_http::serve`].
@@ -65,6 +70,13 @@ impl Gateway {
             .merge(swagger)
             .merge(health_routes(self.health.clone()));
         observed(routes, Edge { service: "gateway", random: self.random.clone() })
+    }
+
+    /// Waits until the gateway stops, and then until every WebSocket to a remote service is closed,
+    /// with code 1012. They are closed over some seconds, so that clients come back one by one.
+    pub fn sockets_closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let tunnels = self.tunnels.clone();
+        async move { tunnels.closed().await }
     }
 
     /// What `/readyz` asks about: each remote upstream, and the parts that the configuration added.

@@ -20,6 +20,7 @@ use crate::{
     permit::{Permit, Permits},
     route::{Target, target},
     token_bucket::TokenBuckets,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
 
@@ -41,15 +42,16 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
 
 impl Proxy {
     pub(crate) fn new(
-        orders: config::Upstream,
-        payments: config::Upstream,
+        [orders, payments]: [config::Upstream; 2],
         web: Option<config::Upstream>,
         limits: Limits,
         clock: Clock,
         random: &RandomSource,
+        tunnels: &Tunnels,
         stop: &CancellationToken,
     ) -> Self {
-        let upstream = |name, place| Upstream::new(name, place, &limits, random, stop.clone());
+        let upstream =
+            |name, place| Upstream::new(name, place, &limits, random, tunnels.clone(), stop);
         Self {
             orders: upstream("orders", orders),
             payments: upstream("payments", payments),

@@ -1,67 +1,141 @@
-//! The tunnel of a WebSocket: the client's connection joined with the service's.
+//! The tunnel of each WebSocket: the client's connection joined with the service's.
+
+use std::{pin::pin, time::Duration};
 
 use axum::http::Response;
+use gozon_contract::RandomSource;
 use hyper::{
     body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use std::{pin::pin, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, split},
-    time::timeout,
+    io::{
+        self, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf,
+        split,
+    },
+    time::{sleep, timeout},
     try_join,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::instance::Lease;
+use crate::{frame::FramePosition, instance::Lease};
 
 /// Buffers per socket, small because most sockets are idle most of the time.
 const CLIENT_BUFFER_BYTES: usize = 512;
 const SERVICE_BUFFER_BYTES: usize = 4096;
 /// How long the two ends may take to switch, and to close.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stopping gateway closes one socket in this time, so that clients do not come back all at once,
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
+/// and all of them within this.
+const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(5);
+/// How long a stopping gateway waits for all sockets to be closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+/// A Close frame with code 1012, service restart (RFC 6455, section 5.5.1).
+const SERVICE_RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
-/// Joins the client's connection with the service's as soon as both have switched. When one end
-/// closes, or the gateway stops, both are closed.
-pub(crate) fn open(
-    client: OnUpgrade,
-    response: &mut Response<Incoming>,
-    lease: Lease,
+/// The open tunnels of a gateway. Clones are the same tunnels.
+#[derive(Clone)]
+pub(crate) struct Tunnels {
     stop: CancellationToken,
-) {
-    let service = hyper::upgrade::on(response);
-    gozon_seam::spawn(async move {
-        let both = timeout(SWITCH_TIMEOUT, async { try_join!(client, service) });
-        if let Ok(Ok((client, service))) = both.await {
-            gozon_seam::select! {
-                () = join(client, service) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        drop(lease);
-    });
+    open: TaskTracker,
+    random: RandomSource,
 }
 
-/// A client that has nothing more to send may still be answered: its Close frame is.
-async fn join(client: Upgraded, service: Upgraded) {
-    let (from_client, mut to_client) = split(TokioIo::new(client));
-    let (from_service, mut to_service) = split(TokioIo::new(service));
-    {
-        let mut back = pin!(pump(from_service, &mut to_client, SERVICE_BUFFER_BYTES));
-        gozon_seam::select! {
-            () = pump(from_client, &mut to_service, CLIENT_BUFFER_BYTES) => {
-                let rest = async { tokio::join!(to_service.shutdown(), back) };
-                let _ = timeout(SWITCH_TIMEOUT, rest).await;
+impl Tunnels {
+    /// None yet. `stop` closes those that are open then.
+    pub(crate) fn new(stop: CancellationToken, random: RandomSource) -> Self {
+        Self { stop, open: TaskTracker::new(), random }
+    }
+
+    /// Joins the client's connection with the service's as soon as both have switched. When one end
+    /// closes, both are closed. When the gateway stops, the client gets a Close frame.
+    pub(crate) fn open(&self, client: OnUpgrade, response: &mut Response<Incoming>, lease: Lease) {
+        let service = hyper::upgrade::on(response);
+        let tunnels = self.clone();
+        gozon_seam::spawn(self.open.track_future(async move {
+            let both = timeout(SWITCH_TIMEOUT, async { try_join!(client, service) });
+            if let Ok(Ok((client, service))) = both.await {
+                join(client, service, tunnels.stopping()).await;
             }
-            () = back.as_mut() => {}
+            drop(lease);
+        }));
+    }
+
+    /// Waits until the gateway stops, and then for this tunnel's turn.
+    async fn stopping(&self) {
+        self.stop.cancelled().await;
+        let count = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        let spread = CLOSE_INTERVAL.saturating_mul(count).min(MAX_CLOSE_SPREAD);
+        // Anywhere between nothing and all of it.
+        sleep(self.random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+    }
+
+    /// Waits until the gateway stops, and then until every tunnel is closed.
+    pub(crate) async fn closed(&self) {
+        self.stop.cancelled().await;
+        self.open.close();
+        if timeout(CLOSE_TIMEOUT, self.open.wait()).await.is_err() {
+            tracing::warn!("stopped with live clients still connected");
         }
     }
-    let closing = async { tokio::join!(to_client.shutdown(), to_service.shutdown()) };
-    let _ = timeout(SWITCH_TIMEOUT, closing).await;
 }
 
-/// Copies until the end or an error: either way this connection is over.
-async fn pump(from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin), buffer: usize) {
-    let _ = copy_buf(&mut BufReader::with_capacity(buffer, from), to).await;
+/// The end of one direction is the end of the other, a little later: a Close frame may still be
+/// answered.
+async fn join(client: Upgraded, service: Upgraded, stopping: impl Future<Output = ()>) {
+    let (from_client, to_client) = split(TokioIo::new(client));
+    let (from_service, to_service) = split(TokioIo::new(service));
+    let mut there = pin!(to_the_service(from_client, to_service));
+    let mut back = pin!(to_the_client(from_service, to_client, stopping));
+    let _ = gozon_seam::select! {
+        () = there.as_mut() => timeout(SWITCH_TIMEOUT, back).await,
+        () = back.as_mut() => timeout(SWITCH_TIMEOUT, there).await,
+    };
+}
+
+/// Copies until the end or an error: either way this direction is over.
+async fn to_the_service(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = copy_buf(&mut BufReader::with_capacity(CLIENT_BUFFER_BYTES, from), &mut to).await;
+    let _ = to.shutdown().await;
+}
+
+/// The same. Once `stopping` ends, the frame under way is the last one before a Close frame.
+async fn to_the_client(
+    from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    stopping: impl Future<Output = ()>,
+) {
+    let _ = copy_frames(from, &mut to, stopping).await;
+    let _ = to.shutdown().await;
+}
+
+async fn copy_frames(
+    from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+    stopping: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(SERVICE_BUFFER_BYTES, from);
+    let (mut frame, mut stopped, mut stopping) = (FramePosition::default(), false, pin!(stopping));
+    while !(stopped && frame.is_at_end()) {
+        let bytes = gozon_seam::select! {
+            () = stopping.as_mut(), if !stopped => {
+                stopped = true;
+                continue;
+            }
+            bytes = from.fill_buf() => bytes?,
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut count = frame.advance(bytes);
+        while !stopped && count < bytes.len() {
+            count += frame.advance(&bytes[count..]);
+        }
+        to.write_all(&bytes[..count]).await?;
+        from.consume(count);
+    }
+    // The service may have said goodbye itself.
+    if frame.was_close() { Ok(()) } else { to.write_all(&SERVICE_RESTART).await }
 }

@@ -21,7 +21,7 @@ use crate::{
     load_balancer::LoadBalancer,
     metrics::UpstreamMetrics,
     permit::{Permit, keep_until_sent},
-    tunnel,
+    tunnel::Tunnels,
 };
 
 /// How often names are looked up again.
@@ -32,7 +32,7 @@ pub(crate) struct Upstream {
     name: &'static str,
     place: Place,
     metrics: UpstreamMetrics,
-    stop: CancellationToken,
+    tunnels: Tunnels,
 }
 
 enum Place {
@@ -46,7 +46,8 @@ impl Upstream {
         upstream: config::Upstream,
         limits: &Limits,
         random: &RandomSource,
-        stop: CancellationToken,
+        tunnels: Tunnels,
+        stop: &CancellationToken,
     ) -> Self {
         let place = match upstream {
             config::Upstream::Local(router) => Place::Local(router),
@@ -58,7 +59,7 @@ impl Upstream {
                 Place::Remote(balancer)
             }
         };
-        Self { name, place, metrics: UpstreamMetrics::new(name), stop }
+        Self { name, place, metrics: UpstreamMetrics::new(name), tunnels }
     }
 
     /// A part that is missing while no instance can be reached; none if it is in this process.
@@ -110,7 +111,7 @@ impl Upstream {
             if !is_websocket {
                 return Err(ProxyError::BadGateway);
             }
-            tunnel::open(client, &mut response, lease, self.stop.clone());
+            self.tunnels.open(client, &mut response, lease);
             headers::keep_upgrade(response.headers_mut());
             return Ok(response.map(|_| Body::empty()));
         }

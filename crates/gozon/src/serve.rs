@@ -8,7 +8,7 @@ use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
 use gozon_http::{Edge, Health, health_routes, observed};
 use gozon_orders::{Orders, Settings, StreamLimits};
 use gozon_payments::Payments;
-use gozon_service::Tasks;
+use gozon_service::{Stage, Tasks};
 
 use crate::{
     config, migrate, openapi,
@@ -21,7 +21,7 @@ const RATED_USERS: usize = 100_000;
 /// `gozon gateway`.
 pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
     let listener = process::listen(args.listen).await?;
-    let stop = stop_on_signal();
+    let tasks = Tasks::default();
     let gateway = Gateway::new(gozon_gateway::Config {
         orders: remote(&args.orders_urls)?,
         payments: remote(&args.payments_urls)?,
@@ -31,17 +31,18 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
         limits: args.traffic.into(),
         clock: Clock::system(),
         random: RandomSource::system(),
-        stop: stop.clone(),
+        stop: tasks.stop_token(Stage::Streams),
     });
+    tasks.spawn(Stage::Streams, "sockets", gateway.sockets_closed());
     let server = Server {
         name: "gateway",
         listener,
         admin: args.admin_listen,
         routes: gateway.router(),
         health: gateway.health(),
-        tasks: Tasks::default(),
+        tasks,
     };
-    process::run(server, stop).await
+    process::run(server, stop_on_signal()).await
 }
 
 fn remote(urls: &[String]) -> anyhow::Result<Upstream> {

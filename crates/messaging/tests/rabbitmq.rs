@@ -4,7 +4,7 @@
 #![cfg(feature = "rabbitmq")]
 #![allow(clippy::unwrap_used, reason = "that is how a test fails")]
 
-use std::{env, sync::Arc};
+use std::{env, process::Command, sync::Arc};
 
 use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{Batch, Broker, BrokerError, broker};
@@ -72,6 +72,45 @@ async fn a_wrong_password_is_named() {
     for why in refusals(&url, topic()).await {
         assert!(why.contains("check the user and the password"), "{why}");
     }
+}
+
+/// Runs `rabbitmqctl` on the server.
+fn rabbitmqctl(arguments: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/services");
+    let status = Command::new(script).arg("rabbitmqctl").args(arguments).status().unwrap();
+    assert!(status.success(), "{arguments:?}");
+}
+
+/// Each right shows at another moment: when it connects, declares, or publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_permissions_are_named() {
+    let topic = topic();
+    let user = format!("user-{:016x}", RandomSource::system().next_u64());
+    rabbitmqctl(&["add_user", &user, "secret"]);
+    let url = amqp_url().replacen("guest:guest@", &format!("{user}:secret@"), 1);
+    for why in refusals(&url, topic).await {
+        assert!(why.contains("let the user in: rabbitmqctl set_permissions"), "{why}");
+    }
+    let permit = |configure: &str, write: &str, read: &str| {
+        rabbitmqctl(&["set_permissions", "--vhost", "/", &user, configure, write, read]);
+    };
+    permit("", "", "");
+    for why in refusals(&url, topic).await {
+        assert!(why.contains("let the user configure, write and read"), "{why}");
+    }
+
+    // It may declare, so that it is let in; that it may not publish shows later.
+    permit(".*", "^(test[.].*|dead-letters)$", ".*");
+    let broker = connect(&url, topic);
+    broker.ping().await.unwrap();
+    for result in [broker.publish(&[batch(topic)]).await, broker.ping().await] {
+        let why = result.unwrap_err().to_string();
+        assert!(why.contains("let the user configure, write and read"), "{why}");
+    }
+    permit(".*", ".*", ".*");
+    broker.publish(&[batch(topic)]).await.unwrap();
+    broker.ping().await.unwrap();
+    rabbitmqctl(&["delete_user", &user]);
 }
 
 /// Where `scripts/services` has the server speak TLS, and the authority that it trusts.

@@ -1,7 +1,7 @@
 //! The orders service put together.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -88,6 +88,12 @@ pub struct Orders {
 )]
 struct Api;
 
+/// The endpoints, and the document that describes them: the same for every start.
+static ROUTES: LazyLock<(Router<App>, Router)> = LazyLock::new(|| {
+    let (api, document) = endpoints().split_for_parts();
+    (api, openapi_route(document))
+});
+
 fn endpoints() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(place::place, list::list))
@@ -152,9 +158,8 @@ impl Orders {
 
         let app =
             App { db, clock, random: random.clone(), place, intake, subscriptions, streams_stop };
-        let (api, document) = endpoints().split_for_parts();
-        let routes =
-            api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        let (api, document) = ROUTES.clone();
+        let routes = api.with_state(app).merge(health_routes(health.clone())).merge(document);
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Deposit {
     /// How much to add, in minor units.
-    amount: Money,
+    pub(crate) amount: Money,
 }
 
 /// Tops up accounts.

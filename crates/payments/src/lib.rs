@@ -8,6 +8,8 @@ pub mod ledger;
 mod balance;
 mod deposit;
 mod entries;
+#[cfg(test)]
+mod interleavings;
 mod open_account;
 mod service;
 mod settle;

@@ -1,6 +1,6 @@
 //! The payments service put together.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic, UserId};
@@ -56,6 +56,12 @@ pub struct Payments {
 )]
 struct Api;
 
+/// The endpoints, and the document that describes them: the same for every start.
+static ROUTES: LazyLock<(Router<App>, Router)> = LazyLock::new(|| {
+    let (api, document) = endpoints().split_for_parts();
+    (api, openapi_route(document))
+});
+
 fn endpoints() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(open_account::open_account))
@@ -86,9 +92,8 @@ impl Payments {
         let health = wiring.start();
 
         let app = App { db, clock, open_account, deposit };
-        let (api, document) = endpoints().split_for_parts();
-        let routes =
-            api.with_state(app).merge(health_routes(health.clone())).merge(openapi_route(document));
+        let (api, document) = ROUTES.clone();
+        let routes = api.with_state(app).merge(health_routes(health.clone())).merge(document);
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -188,7 +188,8 @@ impl Main {
             stop: self.stop.clone(),
         });
         let listener = TcpListener::listen(port_of(self.role));
-        serve(listener, gateway.router(), gozon_http::Limits::default(), self.stop).await;
+        let serving = serve(listener, gateway.router(), gozon_http::Limits::default(), self.stop);
+        tokio::join!(serving, gateway.sockets_closed());
         Ok(())
     }
 

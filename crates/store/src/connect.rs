@@ -1,24 +1,22 @@
 //! Opening a database by its URL.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
-
-use sqlx::{
-    Executor as _,
-    postgres::PgPoolOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use crate::{
     InvalidUrl, Reader, Result, Tx, Work,
+    pool::{self, Pool},
     servers::Servers,
-    session::{Pool, Sessions, Suspicion},
-    sqlite,
+    session::{Sessions, Suspicion},
     sqlite_file::SqliteFile,
     url::{self, PostgresUrl, Target},
 };
-
-/// How long a caller waits for a free connection before the database counts as away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The settings of a session, each said `set …` when a connection is made and `set local …` when a
 /// transaction that may write begins: behind a transaction pooler that may be on another connection.
@@ -119,27 +117,11 @@ impl Db {
             servers = servers.into_iter().map(|server| server.extra_float_digits(None)).collect();
         }
         let suspicion = Arc::<Suspicion>::default();
-        let judge = Arc::clone(&suspicion);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // To ping each one first would cost a round trip per transaction.
-            .test_before_acquire(false)
-            .before_acquire(move |connection, seen| {
-                let judge = Arc::clone(&judge);
-                Box::pin(async move { judge.admits(connection, seen).await })
-            })
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    // Behind a pooler, each transaction says them.
-                    if !pooler {
-                        connection.execute(SETTINGS).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(servers[0].clone());
-        let mut sessions = Sessions::new(Pool::Postgres(pool), suspicion);
+        // Behind a pooler, each transaction says them.
+        let settings = (!pooler).then_some(SETTINGS);
+        let target = pool::Target::Postgres(Mutex::new(servers[0].clone()), settings);
+        let pool = Pool::new(target, connections, Arc::clone(&suspicion));
+        let mut sessions = Sessions::new(pool, suspicion);
         if servers.len() > 1 || read_write {
             sessions = sessions.choosing(Servers::new(servers, read_write));
         }
@@ -164,11 +146,13 @@ impl Db {
             .row_buffer_size(1024)
             .busy_timeout(BUSY_TIMEOUT);
         let sessions = |connections, options| {
-            let pool = sqlite::pool(connections, ACQUIRE_TIMEOUT, options);
-            Sessions::new(Pool::Sqlite(pool), Arc::default())
+            let suspicion = Arc::<Suspicion>::default();
+            let pool =
+                Pool::new(pool::Target::Sqlite(options), connections, Arc::clone(&suspicion));
+            Sessions::new(pool, suspicion)
         };
         Ok(Self {
-            write: sessions(1, options.clone()),
+            write: sessions(if locks_late() { 4 } else { 1 }, options.clone()),
             read: sessions(connections.max(1), options.pragma("query_only", "on")),
             file: Some(Arc::new(file)),
         })
@@ -193,11 +177,7 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn optimistic(&self) -> Result<Work> {
-        #[cfg(feature = "simulation")]
-        if gozon_seam::world(|world| !world.locks_early()).unwrap_or(false) {
-            return Ok(Work::new(Reader::new(self.write.likely_alive().await?, false)));
-        }
-        if !self.write.is_postgres() {
+        if !self.write.is_postgres() && !locks_late() {
             return self.locking().await;
         }
         if self.write.is_behind_pooler() {
@@ -295,6 +275,15 @@ impl Db {
         self.read.close().await;
         self.write.close().await;
     }
+}
+
+/// Whether optimistic work on SQLite locks nothing before it commits: only where the simulator lets it
+/// stand for PostgreSQL.
+fn locks_late() -> bool {
+    #[cfg(feature = "simulation")]
+    return gozon_seam::world(|world| !world.locks_early()).unwrap_or(false);
+    #[cfg(not(feature = "simulation"))]
+    false
 }
 
 impl fmt::Debug for Db {

@@ -25,12 +25,15 @@ mod clock;
 mod connect;
 mod error;
 mod migrate;
+mod pool;
 mod reader;
 mod rows;
 mod servers;
 mod session;
 #[cfg(not(feature = "simulation"))]
-mod sqlite;
+mod sqlite {
+    pub(crate) use sqlx::SqliteConnection;
+}
 #[cfg(feature = "simulation")]
 #[path = "simulated.rs"]
 mod sqlite;

@@ -7,10 +7,13 @@ use std::{
 };
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use sqlx::{Connection as _, PgConnection, PgPool, Row as _, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
 
-use crate::session::{Suspicion, within};
+use crate::{
+    pool::Pool,
+    session::{Suspicion, within},
+};
 
 /// How long a server may take to say whether it fits.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,7 +43,7 @@ impl Servers {
 
     /// Sees to it that `pool` connects to a server that fits, as far as is known. When another one
     /// has taken over, connections to the former are not used any more.
-    pub(crate) async fn choose(&self, pool: &PgPool, suspicion: &Suspicion) -> sqlx::Result<()> {
+    pub(crate) async fn choose(&self, pool: &Pool, suspicion: &Suspicion) -> sqlx::Result<()> {
         if !self.lost.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -53,7 +56,7 @@ impl Servers {
             if *current != Some(found) {
                 let server = &self.candidates[found];
                 tracing::info!(host = server.get_host(), port = server.get_port(), "server chosen");
-                pool.set_connect_options(server.clone());
+                pool.connect_to(server.clone());
                 suspicion.discard_connections();
                 *current = Some(found);
             }

@@ -14,10 +14,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{
-    Connection as _, PgConnection, PgPool, Postgres,
-    pool::{PoolConnection, PoolConnectionMetadata},
-};
+use sqlx::{Connection as _, PgConnection};
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
@@ -25,8 +22,9 @@ use tokio::{
 
 use crate::{
     Error,
+    pool::{self, Pool, Pooled},
     servers::Servers,
-    sqlite::{SqliteConnection, SqlitePool, SqlitePooled},
+    sqlite::SqliteConnection,
 };
 
 /// The longest that a statement of a transaction may take. Ours take milliseconds.
@@ -35,8 +33,6 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const FIRST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a server takes to answer a statement that costs it nothing.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer than this is pinged before it is used.
-const IDLE_BEFORE_PING: Duration = Duration::from_secs(1);
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
@@ -46,12 +42,6 @@ pub(crate) struct Sessions {
     /// The servers to choose from, if there are several.
     servers: Option<Arc<Servers>>,
     behind_pooler: bool,
-}
-
-#[derive(Clone)]
-pub(crate) enum Pool {
-    Postgres(PgPool),
-    Sqlite(SqlitePool),
 }
 
 /// What an error on one connection says about the others of its pool.
@@ -82,20 +72,10 @@ impl Suspicion {
         *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Decides whether an idle connection may be used. To be called by the pool.
-    pub(crate) async fn admits<C: sqlx::Connection>(
-        &self,
-        connection: &mut C,
-        seen: PoolConnectionMetadata,
-    ) -> sqlx::Result<bool> {
+    /// Whether a connection of this age is closed instead of used.
+    pub(crate) fn discards(&self, age: Duration) -> bool {
         let discard_before = *self.discard_before.lock().unwrap_or_else(PoisonError::into_inner);
-        if discard_before.is_some_and(|instant| instant.elapsed() < seen.age) {
-            return Ok(false);
-        }
-        if seen.idle_for > IDLE_BEFORE_PING {
-            within(PING_TIMEOUT, connection.ping()).await?;
-        }
-        Ok(true)
+        discard_before.is_some_and(|instant| instant.elapsed() < age)
     }
 }
 
@@ -110,11 +90,6 @@ pub(crate) struct Session {
     /// Whether the connection must not be used again.
     broken: bool,
     sessions: Sessions,
-}
-
-enum Pooled {
-    Postgres(PoolConnection<Postgres>),
-    Sqlite(SqlitePooled),
 }
 
 /// The connection of a [`Session`].
@@ -144,7 +119,7 @@ impl Sessions {
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
-        matches!(self.pool, Pool::Postgres(_))
+        self.pool.is_postgres()
     }
 
     /// Begins a transaction with `statement` on the first connection that is alive. After a restart
@@ -201,16 +176,10 @@ impl Sessions {
     }
 
     async fn acquire(&self) -> sqlx::Result<Session> {
-        let connection = match &self.pool {
-            Pool::Postgres(pool) => {
-                if let Some(servers) = &self.servers {
-                    servers.choose(pool, &self.suspicion).await?;
-                }
-                let connection = pool.acquire().await.inspect_err(|_| self.suspect_server());
-                Pooled::Postgres(connection?)
-            }
-            Pool::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
-        };
+        if let Some(servers) = &self.servers {
+            servers.choose(&self.pool, &self.suspicion).await?;
+        }
+        let connection = self.pool.get().await.inspect_err(|_| self.suspect_server())?;
         Ok(Session {
             connection: Some(connection),
             in_transaction: false,
@@ -232,18 +201,8 @@ impl Sessions {
         self.suspicion.failed_before()
     }
 
-    fn max_connections(&self) -> u32 {
-        match &self.pool {
-            Pool::Postgres(pool) => pool.options().get_max_connections(),
-            Pool::Sqlite(pool) => pool.options().get_max_connections(),
-        }
-    }
-
     pub(crate) async fn close(&self) {
-        match &self.pool {
-            Pool::Postgres(pool) => pool.close().await,
-            Pool::Sqlite(pool) => pool.close().await,
-        }
+        self.pool.close().await;
     }
 }
 
@@ -275,7 +234,7 @@ impl Session {
         let silent =
             matches!(&error, sqlx::Error::Io(said) if said.kind() == io::ErrorKind::TimedOut);
         let refused = matches!(&error, sqlx::Error::Database(said) if !is_farewell(&**said));
-        if silent || refused || *failures > self.sessions.max_connections() {
+        if silent || refused || *failures > self.sessions.pool.max_connections() {
             Err(error)
         } else {
             Ok(())
@@ -286,13 +245,13 @@ impl Session {
     /// at before its next use.
     pub(crate) fn connection(&mut self) -> Connection<'_> {
         self.unsettled = true;
-        match self
+        match &mut **self
             .connection
             .as_mut()
             .expect("the connection is there until the session is dropped")
         {
-            Pooled::Postgres(connection) => Connection::Postgres(connection),
-            Pooled::Sqlite(connection) => Connection::Sqlite(connection),
+            pool::Connection::Postgres(connection) => Connection::Postgres(connection),
+            pool::Connection::Sqlite(connection) => Connection::Sqlite(connection),
         }
     }
 
@@ -325,7 +284,7 @@ impl Session {
         if error.is_unavailable() {
             // The state of its transaction is not known; on SQLite a failed commit leaves one open.
             self.broken = true;
-            let due = 2 * self.sessions.max_connections();
+            let due = 2 * self.sessions.pool.max_connections();
             suspicion.pings_due.store(due, Ordering::Relaxed);
             suspicion.failed_now();
             self.sessions.suspect_server();
@@ -361,23 +320,14 @@ pub(crate) async fn within<T>(
     })
 }
 
-impl Pooled {
-    fn close_on_drop(&mut self) {
-        match self {
-            Self::Postgres(connection) => connection.close_on_drop(),
-            Self::Sqlite(connection) => connection.close_on_drop(),
+async fn rollback(connection: &mut pool::Connection) -> sqlx::Result<()> {
+    const ROLLBACK: &str = "rollback";
+    match connection {
+        pool::Connection::Postgres(connection) => {
+            sqlx::raw_sql(ROLLBACK).execute(connection).await.map(drop)
         }
-    }
-
-    async fn rollback(&mut self) -> sqlx::Result<()> {
-        const ROLLBACK: &str = "rollback";
-        match self {
-            Self::Postgres(connection) => {
-                sqlx::raw_sql(ROLLBACK).execute(&mut **connection).await.map(drop)
-            }
-            Self::Sqlite(connection) => {
-                sqlx::raw_sql(ROLLBACK).execute(&mut **connection).await.map(drop)
-            }
+        pool::Connection::Sqlite(connection) => {
+            sqlx::raw_sql(ROLLBACK).execute(connection).await.map(drop)
         }
     }
 }
@@ -386,23 +336,28 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.broken {
-            return connection.close_on_drop();
-        }
-        if cfg!(feature = "simulation") {
-            // A simulated connection rolls back by itself.
+            drop(Pooled::take(connection));
             return;
         }
         if !self.unsettled && !self.in_transaction {
             return;
         }
-        let Ok(runtime) = Handle::try_current() else { return connection.close_on_drop() };
+        if cfg!(feature = "simulation") {
+            // A simulated connection rolls back when it is closed.
+            drop(Pooled::take(connection));
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            drop(Pooled::take(connection));
+            return;
+        };
         let without_transaction = !self.in_transaction && !self.sessions.is_postgres();
         runtime.spawn(async move {
             // Waits for a statement that was abandoned half-way too. SQLite calls a rollback
             // without a transaction an error.
-            let ended = within(PING_TIMEOUT, connection.rollback()).await;
+            let ended = within(PING_TIMEOUT, rollback(&mut connection)).await;
             if ended.is_err() && !without_transaction {
-                connection.close_on_drop();
+                drop(Pooled::take(connection));
             }
         });
     }

@@ -40,8 +40,6 @@ use crate::{Error, Statement, statement::sqlite};
 
 /// How long a unit of work waits for the write lock of a file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections of a pool for units of work that lock only when they commit.
-const OPTIMISTIC_CONNECTIONS: u32 = 4;
 
 type Step = Either<SqliteQueryResult, SqliteRow>;
 
@@ -109,82 +107,6 @@ fn idle_or_new(path: &str) -> sqlx::Result<sqlx::SqliteConnection> {
     drive(options.connect())
 }
 
-/// A pool of one process.
-#[derive(Clone)]
-pub(crate) struct SqlitePool {
-    max_connections: u32,
-    acquire_timeout: Duration,
-    path: String,
-    permits: Arc<Semaphore>,
-}
-
-/// A pool that connects when it is first used.
-pub(crate) fn pool(
-    connections: u32,
-    acquire_timeout: Duration,
-    options: SqliteConnectOptions,
-) -> SqlitePool {
-    let optimistic = world(|world| !world.locks_early()).unwrap_or(false);
-    let max = if optimistic { connections.max(OPTIMISTIC_CONNECTIONS) } else { connections };
-    SqlitePool {
-        max_connections: max,
-        acquire_timeout,
-        path: options.get_filename().to_string_lossy().into_owned(),
-        permits: Arc::new(Semaphore::new(max as usize)),
-    }
-}
-
-impl SqlitePool {
-    pub(crate) async fn acquire(&self) -> sqlx::Result<SqlitePooled> {
-        let permit = timeout(self.acquire_timeout, Arc::clone(&self.permits).acquire_owned()).await;
-        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
-        let path = self.path.clone();
-        let inner = idle_or_new(&path)?;
-        let connection =
-            SqliteConnection { inner: Some(inner), path, writer: None, in_transaction: false };
-        Ok(SqlitePooled { connection, _permit: permit })
-    }
-
-    pub(crate) fn options(&self) -> &Self {
-        self
-    }
-
-    pub(crate) fn get_max_connections(&self) -> u32 {
-        self.max_connections
-    }
-
-    pub(crate) async fn close(&self) {
-        self.permits.close();
-    }
-}
-
-/// A connection of a pool.
-pub(crate) struct SqlitePooled {
-    connection: SqliteConnection,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl SqlitePooled {
-    pub(crate) fn close_on_drop(&mut self) {
-        self.connection.lose();
-    }
-}
-
-impl std::ops::Deref for SqlitePooled {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.connection
-    }
-}
-
-impl std::ops::DerefMut for SqlitePooled {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
-    }
-}
-
 /// A connection, as one process sees it.
 pub(crate) struct SqliteConnection {
     /// `None` once it is lost.
@@ -208,6 +130,16 @@ impl Drop for SqliteConnection {
 }
 
 impl SqliteConnection {
+    pub(crate) async fn connect_with(options: &SqliteConnectOptions) -> sqlx::Result<Self> {
+        let path = options.get_filename().to_string_lossy().into_owned();
+        let inner = Some(idle_or_new(&path)?);
+        Ok(Self { inner, path, writer: None, in_transaction: false })
+    }
+
+    pub(crate) async fn close(self) -> sqlx::Result<()> {
+        Ok(())
+    }
+
     pub(crate) async fn ping(&mut self) -> sqlx::Result<()> {
         Ok(())
     }

@@ -7,12 +7,14 @@
 mod certificates;
 mod database;
 mod frozen;
+mod interleaving;
 mod pgbouncer;
 mod wire;
 
 pub use certificates::Certificates;
 pub use database::TestDb;
 pub use frozen::{frozen, pretty};
+pub use interleaving::{Explored, Failure, Interleaving, Process, Rewrite, Story};
 pub use pgbouncer::PgBouncer;
 pub use wire::Wire;
 

@@ -114,10 +114,28 @@ async fn sockets_are_spread_and_survive_an_instance() {
 }
 
 #[tokio::test]
-async fn stopping_cuts_sockets_on_both_sides() {
+async fn stopping_closes_each_socket_with_1012_after_a_whole_frame() {
     let service = Service::start(parrot("a"));
     let gate = Gate::with(remote(&[service.address]), Limits::default()).await;
-    let (socket, _) = connect(&gate).await;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(connect(&gate).await.0);
+    }
+    // Frames are on their way, some of them only in part: nobody reads them yet.
+    let large = "x".repeat(50_000);
+    for socket in &mut sockets[..5] {
+        socket.send(Message::text(large.as_str())).await.unwrap();
+    }
     gate.stop.cancel();
-    ends(socket).await;
+    for mut socket in sockets {
+        let code = loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Text(text) => assert_eq!(text, large),
+                Message::Close(frame) => break frame.unwrap().code,
+                frame => panic!("{frame:?}"),
+            }
+        };
+        assert_eq!(u16::from(code), 1012);
+        ends(socket).await;
+    }
 }

@@ -26,6 +26,8 @@ use crate::harness::{Combo, Door, Process, Servers, Truth, User, send, soaking};
 const RATE: u32 = 320;
 /// The most orders under way at once; customers beyond that don't come in.
 const IN_FLIGHT: usize = 2_000;
+/// How long a customer waits for an answer before they try the next gateway with the same key.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_rabbit() {
@@ -53,7 +55,7 @@ pub struct Seen {
     placed: AtomicUsize,
     /// Answers that something is away for now.
     trouble: AtomicUsize,
-    /// Connections that ended, to a gateway that was killed.
+    /// Connections that ended, to a gateway that was killed, or had no answer for too long.
     cut: AtomicUsize,
     gave_up: AtomicUsize,
 }
@@ -148,7 +150,7 @@ async fn order(user: User, number: usize, doors: Vec<Door>, seen: Arc<Seen>) {
     let body = json!({"amount": 1 + number % 40, "description": format!("order {number}")});
     for attempt in 0..60 {
         let user = user.at(&doors[(number + attempt) % doors.len()]);
-        let request = user.request(Method::POST, "/orders").json(&body);
+        let request = user.request(Method::POST, "/orders").json(&body).timeout(ANSWER_TIMEOUT);
         match send(request.header("idempotency-key", format!("order-{number}"))).await {
             Ok(reply) if reply.status == 201 => {
                 let id = reply.ok(201)["id"].as_str().expect("an id").to_owned();

@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use gozon_contract::{Delivery, Topic};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
+    admin::AdminClient,
     config::RDKafkaLogLevel,
     consumer::{Consumer as _, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
@@ -29,9 +30,10 @@ use rdkafka::{
 };
 
 use self::{
-    client::{Events, Quiet, away, blocking, in_time},
+    client::{Events, Quiet, Refusal, away, blocking, in_time},
     publish::deliver,
     subscriber::Attached,
+    url::KafkaUrl,
 };
 use super::{Broker, BrokerError, Subscriber};
 use crate::Batch;
@@ -40,6 +42,7 @@ mod client;
 mod publish;
 mod subscriber;
 mod topics;
+mod url;
 
 /// Partitions of a topic with competing consumers, and so the most instances that share its work.
 /// A batch is a request to each partition that it has a key for, and a request is what costs Kafka.
@@ -55,44 +58,27 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A Kafka cluster.
 pub struct Kafka {
-    servers: String,
-    /// How many a topic with competing consumers is made with.
-    partitions: i32,
+    url: KafkaUrl,
     topics: &'static [Topic],
     /// Whether the topics are known to exist.
     declared: AtomicBool,
     producer: Mutex<Option<Arc<Producer>>>,
+    refusal: Refusal,
 }
 
+type Admin = Quiet<AdminClient<Events>>;
 type Producer = Quiet<FutureProducer<Events>>;
 type Consumer = Quiet<StreamConsumer<Events>>;
 
 impl Kafka {
-    /// `kafka://host:port,host:port`, with `?partitions=N` for topics that are made.
+    /// The cluster at `kafka://…`, not contacted yet.
     pub(super) fn from_url(url: &str, topics: &'static [Topic]) -> Result<Self, BrokerError> {
-        let invalid = |reason: &str| BrokerError::InvalidUrl(reason.to_owned());
-        let address = url.strip_prefix("kafka://").unwrap_or_default();
-        let (servers, query) = address.split_once('?').unwrap_or((address, ""));
-        let strange = |c: char| c.is_whitespace() || "/?#@".contains(c);
-        if servers.split(',').any(|server| server.is_empty() || server.contains(strange)) {
-            return Err(invalid("kafka: takes a list of host:port"));
-        }
-        let partitions = match query.strip_prefix("partitions=") {
-            Some(number) => number.parse().ok().filter(|number| (1..=1000).contains(number)),
-            None if query.is_empty() => Some(PARTITIONS),
-            None => {
-                let reason = "kafka: takes the parameters partitions=N and prefix=NAME; TLS and \
-                              SASL are not supported, so give a listener without them";
-                return Err(invalid(reason));
-            }
-        };
-        let partitions = partitions.ok_or_else(|| invalid("partitions takes 1 to 1000"))?;
         Ok(Self {
-            servers: servers.to_owned(),
-            partitions,
+            url: url::parse(url)?,
             topics,
             declared: AtomicBool::new(false),
             producer: Mutex::default(),
+            refusal: Refusal::default(),
         })
     }
 
@@ -101,7 +87,7 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config
             .set_log_level(RDKafkaLogLevel::Info)
-            .set("bootstrap.servers", &self.servers)
+            .set("bootstrap.servers", &self.url.servers)
             .set("client.id", "gozon")
             // Topics are made with the partitions that they need, not by mistake.
             .set("allow.auto.create.topics", "false")
@@ -113,6 +99,9 @@ impl Kafka {
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("socket.timeout.ms", "10000")
             .set("log.connection.close", "false");
+        for (key, value) in &self.url.security {
+            config.set(*key, value);
+        }
         config
     }
 
@@ -134,7 +123,7 @@ impl Kafka {
             // As Java clients partition, so that other producers agree with us.
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.kbytes", "16384");
-        let producer = Arc::new(Producer::new(&config)?);
+        let producer = Arc::new(Producer::new(&config, &self.refusal)?);
         *slot = Some(Arc::clone(&producer));
         Ok(producer)
     }
@@ -151,7 +140,9 @@ impl Kafka {
     }
 
     async fn declare(&self) -> Result<(), BrokerError> {
-        topics::declare(&self.config(), self.topics, self.partitions).await?;
+        let admin = Admin::new(&self.config(), &self.refusal)?;
+        let partitions = self.url.partitions.unwrap_or(PARTITIONS);
+        topics::declare(admin, self.topics, partitions).await?;
         self.declared.store(true, Ordering::Release);
         Ok(())
     }
@@ -175,7 +166,7 @@ impl Kafka {
         for (key, value) in config {
             all.set(*key, *value);
         }
-        Consumer::new(&all)
+        Consumer::new(&all, &self.refusal)
     }
 
     /// Joins the group of the topic's competing consumers.
@@ -222,11 +213,8 @@ impl Kafka {
         .await?;
         Ok(Attached::to_all_partitions(consumer, topic, partitions))
     }
-}
 
-#[async_trait]
-impl Broker for Kafka {
-    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
+    async fn publish_all(&self, batches: &[Batch]) -> Result<(), BrokerError> {
         self.ensure_declared().await?;
         let producer = self.producer()?;
         let (known, unknown): (Vec<_>, Vec<_>) = batches
@@ -244,15 +232,26 @@ impl Broker for Kafka {
         Err(BrokerError::Rejected { ids, reason })
     }
 
-    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
+    async fn attach(&self, topic: Topic) -> Result<Attached, BrokerError> {
         if !self.topics.contains(&topic) {
             return Err(away(format!("no topic is called {}", topic.name)));
         }
         self.declare().await?;
-        Ok(Box::new(match topic.delivery {
-            Delivery::Competing => Attached::new(self.join(topic)?, topic),
-            Delivery::Broadcast => self.listen(topic).await?,
-        }))
+        match topic.delivery {
+            Delivery::Competing => Ok(Attached::new(self.join(topic)?, topic)),
+            Delivery::Broadcast => self.listen(topic).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for Kafka {
+    async fn publish(&self, batches: &[Batch]) -> Result<(), BrokerError> {
+        self.refusal.explain(self.publish_all(batches).await)
+    }
+
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscriber>, BrokerError> {
+        Ok(Box::new(self.refusal.explain(self.attach(topic).await)?))
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
@@ -262,6 +261,6 @@ impl Broker for Kafka {
             let topic = self.topics.first().map(|topic| topic.name);
             blocking(move || producer.client().fetch_metadata(topic, PING_TIMEOUT)).await
         };
-        in_time(PING_TIMEOUT, ping).await.map(drop)
+        self.refusal.explain(in_time(PING_TIMEOUT, ping).await.map(drop))
     }
 }

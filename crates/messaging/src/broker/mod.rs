@@ -10,13 +10,19 @@ use crate::Batch;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod memory;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod pem;
 mod prefix;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod refusals;
 
 pub use memory::Memory;
 
 use prefix::Prefixed;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+use refusals::Refusals;
 
 /// Carries messages between processes, at least once.
 #[async_trait]
@@ -120,9 +126,9 @@ fn open(
     match scheme {
         "memory" => Ok(Arc::new(Memory::from_url(url, topics, random.clone())?)),
         #[cfg(feature = "rabbitmq")]
-        "amqp" | "amqps" => Ok(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?)),
+        "amqp" | "amqps" => Ok(Refusals::of(Arc::new(rabbitmq::RabbitMq::from_url(url, topics)?))),
         #[cfg(feature = "kafka")]
-        "kafka" => Ok(Arc::new(kafka::Kafka::from_url(url, topics)?)),
+        "kafka" => Ok(Refusals::of(Arc::new(kafka::Kafka::from_url(url, topics)?))),
         other => Err(BrokerError::InvalidUrl(format!("no broker is called {other:?}"))),
     }
 }

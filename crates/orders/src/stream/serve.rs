@@ -25,6 +25,12 @@ const MAX_BATCH: usize = 64;
 /// has the answer already; for the others a write by itself would cost more than all the rest. A
 /// result never waits.
 const NEW_ORDER_DELAY: Duration = Duration::from_millis(50);
+/// The most tries of a read of the user's orders, and the mean wait after the first one that failed;
+/// it doubles each time. After a pause of this process, connections to the database are gone.
+const MAX_READS: u32 = 6;
+const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// No try is made when this has passed since the first one failed: the client is not served so long.
+const READ_RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Mean pause before a client catches up: all of an instance do it at once.
 const CATCH_UP_DELAY: Duration = Duration::from_millis(500);
 /// Number of orders of which a client's newest sent version is kept.
@@ -173,7 +179,7 @@ impl Session {
 
     async fn snapshot<C: Client>(&mut self, client: &mut C) -> Result<(), End> {
         let as_of = self.app.subscriptions.complete_until();
-        let read = async {
+        let read = || async {
             let mut reader = self.app.db.read().await?;
             sql::list_orders(&mut reader, self.user, Filter::default(), PAGE_ORDERS).await
         };
@@ -223,7 +229,7 @@ impl Session {
     async fn catch_up<C: Client>(&mut self, client: &mut C, since: Timestamp) -> Result<(), End> {
         let mut after = None;
         loop {
-            let read = async {
+            let read = || async {
                 let mut reader = self.app.db.read().await?;
                 sql::orders_changed_since(&mut reader, self.user, since, after, PAGE_ORDERS).await
             };
@@ -240,20 +246,33 @@ impl Session {
         }
     }
 
-    /// Waits for a turn to read from the database, and reads.
-    async fn read(
-        &self,
-        read: impl Future<Output = gozon_store::Result<Vec<Order>>>,
-    ) -> Result<Vec<Order>, End> {
-        let _turn = self.app.subscriptions.reads().acquire().await;
-        read.await.map_err(|error| {
-            tracing::warn!(%error, "can't read a user's orders");
-            if error.is_unavailable() {
-                End::Close(code::TRY_AGAIN_LATER, "the database is away; connect again")
-            } else {
-                End::Close(code::INTERNAL_ERROR, "internal error")
+    /// Waits for a turn to read from the database, and reads; again, if the database is away or
+    /// something is locked.
+    async fn read<F>(&self, read: impl Fn() -> F) -> Result<Vec<Order>, End>
+    where
+        F: Future<Output = gozon_store::Result<Vec<Order>>>,
+    {
+        let mut delay = READ_RETRY_DELAY;
+        let mut deadline = None;
+        for tries in 1.. {
+            let turn = self.app.subscriptions.reads().acquire().await;
+            let error = match read().await {
+                Ok(orders) => return Ok(orders),
+                Err(error) => error,
+            };
+            drop(turn);
+            tracing::warn!(%error, tries, "can't read a user's orders");
+            if matches!(error, gozon_store::Error::Other(_)) {
+                return Err(End::Close(code::INTERNAL_ERROR, "internal error"));
             }
-        })
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + READ_RETRY_TIMEOUT);
+            if tries == MAX_READS || Instant::now() + delay > deadline {
+                break;
+            }
+            sleep(self.app.random.jitter(delay)).await;
+            delay *= 2;
+        }
+        Err(End::Close(code::TRY_AGAIN_LATER, "the database is away; connect again"))
     }
 }
 

@@ -3,6 +3,7 @@
 mod alarm;
 mod broker;
 mod callers;
+mod chaos;
 mod clocks;
 mod database;
 mod disk;

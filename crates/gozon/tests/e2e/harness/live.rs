@@ -24,6 +24,8 @@ use super::{Truth, User};
 
 /// How long a socket may be silent before the test fails.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// The first and the longest wait before a watcher connects again.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// An open socket.
 pub struct Live(WebSocketStream<TcpStream>);
@@ -199,9 +201,10 @@ impl Watcher {
 async fn watch(live: Live, user: User, seen: Arc<Mutex<Seen>>, stop: CancellationToken) -> usize {
     let mut live = Some(live);
     let mut sockets = 0;
+    let mut wait = RECONNECT.0;
     loop {
         if let Some(mut live) = live.take() {
-            sockets += 1;
+            (sockets, wait) = (sockets + 1, RECONNECT.0);
             tokio::select! {
                 () = stop.cancelled() => return sockets,
                 () = read(&mut live, &user, &seen) => {}
@@ -209,8 +212,9 @@ async fn watch(live: Live, user: User, seen: Arc<Mutex<Seen>>, stop: Cancellatio
         }
         tokio::select! {
             () = stop.cancelled() => return sockets,
-            () = sleep(Duration::from_millis(50)) => live = Live::connect(&user).await.ok(),
+            () = sleep(wait) => live = Live::connect(&user).await.ok(),
         }
+        wait = RECONNECT.1.min(2 * wait);
     }
 }
 

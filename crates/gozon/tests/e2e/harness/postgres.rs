@@ -20,6 +20,12 @@ impl Postgres {
         Self::with(&options, &options).await
     }
 
+    /// The same, unless the server is away.
+    pub async fn try_on(url: &str) -> sqlx::Result<Self> {
+        let options = PgConnectOptions::from_str(url).expect("a PostgreSQL URL");
+        Self::try_with(&options, &options).await
+    }
+
     /// A session on the server of the database at `url`, but not on that database.
     pub async fn beside(url: &str) -> Self {
         let options = PgConnectOptions::from_str(url).expect("a PostgreSQL URL");
@@ -27,8 +33,12 @@ impl Postgres {
     }
 
     async fn with(shop: &PgConnectOptions, to: &PgConnectOptions) -> Self {
-        let connection = PgConnection::connect_with(to).await.expect("the server answers");
-        Self { connection, database: shop.get_database().expect("a database").to_owned() }
+        Self::try_with(shop, to).await.expect("the server answers")
+    }
+
+    async fn try_with(shop: &PgConnectOptions, to: &PgConnectOptions) -> sqlx::Result<Self> {
+        let connection = PgConnection::connect_with(to).await?;
+        Ok(Self { connection, database: shop.get_database().expect("a database").to_owned() })
     }
 
     /// Runs statements. `{database}` stands for the name of the shop's database.
@@ -52,11 +62,16 @@ impl Postgres {
 
     /// Ends every session on the shop's database but this one.
     pub async fn end_sessions(&mut self) {
-        self.run(
+        self.try_end_sessions().await.expect("the server answers");
+    }
+
+    /// The same, unless the server is away.
+    pub async fn try_end_sessions(&mut self) -> sqlx::Result<()> {
+        self.try_run(
             "select pg_terminate_backend(pid) from pg_stat_activity
              where datname = '{database}' and pid <> pg_backend_pid()",
         )
-        .await;
+        .await
     }
 
     /// Says goodbye, which gives up what it holds.

@@ -108,24 +108,33 @@ impl Process {
         kilobytes.expect("a number of kB") * 1024
     }
 
+    /// Starts it anew if it has ended by itself, as a supervisor does; whether it had.
+    pub fn revive(&mut self) -> bool {
+        let ended = self.note_end();
+        if ended {
+            self.start();
+        }
+        ended
+    }
+
+    /// Whether it has ended by itself; if so, that and the end of its log are printed, once.
+    fn note_end(&mut self) -> bool {
+        let Some(status) = self.exited() else { return false };
+        println!("{} ended by itself with {status}:\n{}", self.name, self.log_tail());
+        self.child = None;
+        true
+    }
+
     /// Starts it, without waiting for anything.
     pub fn start(&mut self) {
-        if let Some(status) = self.exited() {
-            // As a supervisor does; `ready` fails if it ends again.
-            println!(
-                "{} ended with {status}, and is started anew:\n{}",
-                self.name,
-                self.log_tail()
-            );
-            self.child = None;
-        }
+        self.note_end();
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.expect("a log file");
         let mut command = if self.outlives_full_disks {
             // A process whose file would grow beyond its limit gets an error only if it ignores this.
             let mut shell = without_settings("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gozon")]);
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", &path_of_binary()]);
             shell
         } else {
             binary()
@@ -169,6 +178,7 @@ impl Process {
 
     /// `kill -9`: no goodbye, nothing flushed.
     pub async fn kill(&mut self) {
+        self.note_end();
         if let Some(mut child) = self.child.take() {
             child.kill().await.expect("a child to kill");
         }
@@ -254,7 +264,12 @@ pub async fn gozon(args: &[&str], settings: &[(&str, String)]) -> Output {
 
 /// The binary, with no settings from the environment of the tests.
 fn binary() -> Command {
-    without_settings(env!("CARGO_BIN_EXE_gozon"))
+    without_settings(&path_of_binary())
+}
+
+/// `GOZON_BIN` if it is set, otherwise what cargo has built with this test.
+fn path_of_binary() -> String {
+    std::env::var("GOZON_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_gozon").to_owned())
 }
 
 fn without_settings(program: &str) -> Command {

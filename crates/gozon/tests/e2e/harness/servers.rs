@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     str::FromStr as _,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use gozon_contract::RandomSource;
@@ -26,15 +26,15 @@ pub struct Servers {
     _script: Child,
 }
 
-static RABBIT: LazyLock<Mutex<Servers>> =
-    LazyLock::new(|| Mutex::new(Servers::start(Combo::PostgresRabbit)));
-static KAFKA: LazyLock<Mutex<Servers>> =
-    LazyLock::new(|| Mutex::new(Servers::start(Combo::PostgresKafka)));
+static RABBIT: LazyLock<Mutex<Arc<Servers>>> =
+    LazyLock::new(|| Mutex::new(Arc::new(Servers::start(Combo::PostgresRabbit))));
+static KAFKA: LazyLock<Mutex<Arc<Servers>>> =
+    LazyLock::new(|| Mutex::new(Arc::new(Servers::start(Combo::PostgresKafka))));
 
 impl Servers {
     /// The servers of this combination, for the caller alone. They are started once, since that
     /// takes some seconds.
-    pub async fn of(combo: Combo) -> MutexGuard<'static, Self> {
+    pub async fn of(combo: Combo) -> MutexGuard<'static, Arc<Self>> {
         let servers = match combo {
             Combo::SqliteMemory => panic!("it has no servers"),
             Combo::PostgresRabbit => &RABBIT,
@@ -109,6 +109,21 @@ impl Servers {
     /// Starts it again, on the same port and data, and waits until it answers.
     pub async fn up(&self, name: &str) {
         self.run("up", &[name]).await;
+    }
+
+    /// SIGSTOP: it answers nobody until [`Servers::resume`], and connections stay.
+    pub async fn pause(&self, name: &str) {
+        self.run("pause", &[name]).await;
+    }
+
+    /// SIGCONT.
+    pub async fn resume(&self, name: &str) {
+        self.run("resume", &[name]).await;
+    }
+
+    /// The disk of a PostgreSQL server is full from now on, or no longer.
+    pub async fn fill_disk(&self, name: &str, full: bool) {
+        self.run(if full { "fill" } else { "free" }, &[name]).await;
     }
 
     /// Runs `rabbitmqctl` on the broker; what it printed.

@@ -47,7 +47,18 @@ pub struct Shop {
     /// The URL of the broker.
     pub broker_url: String,
     _databases: Vec<TestDb>,
-    _folder: TempDir,
+    _logs: Logs,
+}
+
+/// The folder of the processes' logs, which is kept if the test fails.
+struct Logs(Option<TempDir>);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.take_if(|_| std::thread::panicking()) {
+            println!("the logs are kept in {}", folder.keep().display());
+        }
+    }
 }
 
 impl Plan {
@@ -156,7 +167,7 @@ impl Plan {
             payments_url,
             broker_url,
             _databases: databases,
-            _folder: folder,
+            _logs: Logs(Some(folder)),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     fmt::Display,
     ops::Deref,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,11 +26,12 @@ pub(super) struct Quiet<T: Send + 'static>(Option<T>);
 
 impl<T: Send> Quiet<T> {
     /// Makes a client. It contacts nobody yet.
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, BrokerError>
+    pub(super) fn new(config: &ClientConfig, refusal: &Refusal) -> Result<Self, BrokerError>
     where
         T: FromClientConfigAndContext<Events>,
     {
-        Ok(Self(Some(config.create_with_context(Events::default()).map_err(away)?)))
+        let events = Events { stranded: AtomicBool::new(false), refusal: refusal.clone() };
+        Ok(Self(Some(config.create_with_context(events).map_err(away)?)))
     }
 }
 
@@ -53,9 +57,9 @@ const OUTAGE: [&str; 4] = ["FAIL", "ERROR", "REQTMOUT", "METADATAUPDATE"];
 
 /// Passes on what librdkafka tells. During an outage it says the same every second for each broker
 /// and client, so that is for debugging only: who waits for the cluster reports it.
-#[derive(Default)]
 pub(super) struct Events {
     stranded: AtomicBool,
+    refusal: Refusal,
 }
 
 impl Events {
@@ -86,6 +90,7 @@ impl ClientContext for Events {
         if reason.starts_with("Failed to fetch committed offset") {
             self.stranded.store(true, Ordering::Release);
         }
+        self.refusal.heard(error.rdkafka_error_code(), reason);
         tracing::debug!(%error, "librdkafka: {reason}");
     }
 }
@@ -98,6 +103,53 @@ impl ConsumerContext for Events {
                 code @ (Code::WaitingForCoordinator | Code::NotCoordinator),
             )) => tracing::debug!(%code, "a commit has to wait"),
             Err(error) => tracing::warn!(%error, "a commit failed; the next covers it"),
+        }
+    }
+}
+
+/// Why the cluster lets nobody in. librdkafka reports that on its own, and goes on trying: a call
+/// only sees that no answer comes.
+#[derive(Clone, Default)]
+pub(super) struct Refusal(Arc<Mutex<Option<String>>>);
+
+impl Refusal {
+    /// An error that librdkafka reports. That a server can't be reached is no refusal.
+    fn heard(&self, code: Option<Code>, reason: &str) {
+        let advice = match code {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
+                "check the user, the password and sasl.mechanism of the broker URL"
+            }
+            Some(Code::SSL) => "check ssl.ca.location and the host names of the broker URL",
+            Some(Code::BrokerTransportFailure) if reason.contains("security.protocol") => {
+                "if this goes on, check security.protocol of the broker URL"
+            }
+            Some(Code::BrokerTransportFailure | Code::Resolve) => return self.set(None),
+            _ => return,
+        };
+        // It begins with the address of the server: `ssl://host:port/bootstrap: `.
+        let reason = match reason.split_once(": ") {
+            Some((address, reason)) if address.contains("://") => reason,
+            _ => reason,
+        };
+        self.set(Some(format!("{reason}; {advice}")));
+    }
+
+    fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The outcome of a call, with what is known of why it failed.
+    pub(super) fn explain<T>(&self, outcome: Result<T, BrokerError>) -> Result<T, BrokerError> {
+        match outcome {
+            Err(BrokerError::Away(why)) => {
+                let refusal = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Err(refusal.map_or(BrokerError::Away(why), BrokerError::Misconfigured))
+            }
+            Ok(done) => {
+                self.set(None);
+                Ok(done)
+            }
+            other => other,
         }
     }
 }
@@ -115,8 +167,24 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> KafkaResult<T> + Send + 'static,
 ) -> Result<T, BrokerError> {
     match spawn_blocking(work).await {
-        Ok(result) => result.map_err(away),
+        Ok(result) => result.map_err(failed),
         Err(error) => Err(away(error)),
+    }
+}
+
+/// The error of a call: the cluster is away, or denies it.
+pub(super) fn failed(error: KafkaError) -> BrokerError {
+    match error.rdkafka_error_code() {
+        Some(
+            code @ (Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed),
+        ) => BrokerError::Misconfigured(format!(
+            "{code}; let the user describe, read and write each topic, and read its group: \
+             kafka-acls.sh --add --allow-principal User:NAME --operation Describe --operation Read \
+             --operation Write --topic TOPIC, and --operation Read --group gozon.TOPIC"
+        )),
+        _ => away(error),
     }
 }
 

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use tokio::time::sleep;
 
-use super::{Producer, client::away};
+use super::{Producer, client::failed};
 use crate::{Batch, BrokerError, CONTENT_TYPE, Message};
 
 /// How long to wait for room in the producer's buffer before looking again.
@@ -41,7 +41,7 @@ pub(super) async fn deliver<'a>(
         match result {
             Ok(()) => {}
             Err(error) if is_refusal(&error) => refused.push((record.batch, error.to_string())),
-            Err(error) => return Err(away(error)),
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(refused)

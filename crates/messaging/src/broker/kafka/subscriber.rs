@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Consumer, METADATA_TIMEOUT,
-    client::{away, blocking},
+    client::{away, blocking, failed},
     publish::DELIVERY_ID,
 };
 use crate::{Batch, BrokerError, Subscriber};
@@ -103,7 +103,7 @@ impl Subscriber for Attached {
                 Some(Err(error)) if heals(&error) && !consumer.context().stranded() => {}
                 Some(Err(error)) => {
                     self.lost = true;
-                    return Err(away(error));
+                    return Err(failed(error));
                 }
                 None => break,
             }

@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use gozon_contract::{Delivery, Topic};
 use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    error::RDKafkaErrorCode as Code,
+    admin::{AdminOptions, NewTopic, TopicReplication},
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    metadata::MetadataTopic,
 };
 use tokio::time::sleep;
 
 use super::{
-    METADATA_TIMEOUT,
-    client::{Events, Quiet, away, blocking, in_time},
+    Admin, METADATA_TIMEOUT,
+    client::{away, blocking, in_time},
 };
 use crate::BrokerError;
 
@@ -27,16 +27,14 @@ const MAX_REPLICAS: i32 = 3;
 /// How long to wait for a topic just made before looking again.
 const TOPIC_WAIT: Duration = Duration::from_millis(50);
 
-type Admin = Quiet<AdminClient<Events>>;
-
 /// Makes those of `topics` that are missing, and waits until they can be used. Where an operator
 /// has made them, this needs no permission to.
 pub(super) async fn declare(
-    config: &ClientConfig,
+    admin: Admin,
     topics: &'static [Topic],
     partitions: i32,
 ) -> Result<(), BrokerError> {
-    let admin = Arc::new(Admin::new(config)?);
+    let admin = Arc::new(admin);
     let complete = async {
         loop {
             let missing = missing_topics(&admin, topics).await?;
@@ -59,6 +57,10 @@ async fn missing_topics(
         let mut missing = Vec::new();
         for topic in topics {
             let known = admin.inner().fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+            let error = known.topics().iter().find_map(MetadataTopic::error).map(Code::from);
+            if error == Some(Code::TopicAuthorizationFailed) {
+                return Err(KafkaError::MetadataFetch(Code::TopicAuthorizationFailed));
+            }
             if known.topics().iter().all(|topic| topic.partitions().is_empty()) {
                 missing.push(topic);
             }

@@ -1,7 +1,7 @@
 //! A connection to RabbitMQ: opened when it is first needed, and again when it broke.
 
 use std::{
-    fs, io,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use crate::BrokerError;
+use crate::{BrokerError, broker::pem};
 
 /// How long reaching the server's port may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -158,7 +158,7 @@ pub(super) fn parse(url: &str) -> Result<Address, BrokerError> {
             if !url.starts_with("amqps:") {
                 return Err(invalid("cacertfile has an effect only with amqps://"));
             }
-            tls.cert_chain = Some(read_certificates(&value)?);
+            tls.cert_chain = Some(pem::read("cacertfile", &value, "CERTIFICATE")?);
         }
     }
     // lapin takes an IPv6 address for localhost.
@@ -172,16 +172,6 @@ pub(super) fn parse(url: &str) -> Result<Address, BrokerError> {
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     Ok(Address { uri, tls })
-}
-
-fn read_certificates(path: &str) -> Result<String, BrokerError> {
-    let invalid = |why: String| BrokerError::InvalidUrl(format!("cacertfile: {why}"));
-    let text =
-        fs::read_to_string(path).map_err(|error| invalid(format!("can't read {path}: {error}")))?;
-    if !text.contains("BEGIN CERTIFICATE") {
-        return Err(invalid(format!("{path} holds no CERTIFICATE in PEM format")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
