@@ -30,13 +30,17 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 
 .PHONY: test-simulate
 test-simulate: ## Simulate 2,000 seeds, and put every mended fault back to see it found
-	cargo test --workspace --features gozon-sim/simulate --test simulate
+	cargo test --package gozon-sim --features simulate
 
 .PHONY: simulate
 simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n with a log, FAULTS=0,3, MUTATION=name)
 	cargo run --release --package gozon-sim --features simulate -- \
 		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTATION),--mutation '$(MUTATION)')
+
+.PHONY: simulate-table
+simulate-table: ## Print the rows of docs/proof-mutations.md anew
+	cargo run --release --package gozon-sim --features simulate -- --table
 
 .PHONY: test-postgres-versions
 test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18

@@ -13,20 +13,27 @@ use uuid::Uuid;
 use crate::{
     log,
     notes::{Notes, What, Write},
+    plan::{Kind, Plan},
     run::violation,
     storage::{OrderRow, Storage},
+    world::EPOCH_MICROS,
 };
 
 /// The orders by id: whose, which version, which status.
 pub(crate) fn by_id(orders: &[OrderRow]) -> BTreeMap<String, (Uuid, i64, String)> {
     orders
         .iter()
-        .map(|(id, user, _, _, status, version)| (id.to_string(), (*user, *version, status.clone())))
+        .map(|(id, user, _, _, status, version, _)| (id.to_string(), (*user, *version, status.clone())))
         .collect()
 }
 
 /// Compares the databases with what the clients know.
-pub(crate) fn notes_hold(notes: &Notes, storage: &mut Storage) -> anyhow::Result<()> {
+pub(crate) fn notes_hold(
+    notes: &Notes,
+    storage: &mut Storage,
+    plan: &Plan,
+    now_micros: i64,
+) -> anyhow::Result<()> {
     let orders = storage.orders()?;
     let deposits = storage.deposits()?;
     let accounts: BTreeSet<Uuid> = storage.accounts()?.into_iter().map(|(user,)| user).collect();
@@ -45,17 +52,26 @@ pub(crate) fn notes_hold(notes: &Notes, storage: &mut Storage) -> anyhow::Result
                 orders.iter().filter(same).count()
             }
         };
-        let sure = if write.is_keyed { write.sure.min(1) } else { write.sure };
-        let most = if write.is_keyed { (write.sure + write.maybe).min(1) } else { write.sure + write.maybe };
+        let sure = if write.key.is_some() { write.sure.min(1) } else { write.sure };
+        let most = if write.key.is_some() { (write.sure + write.maybe).min(1) } else { write.sure + write.maybe };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         if count < sure || count > most {
             violation(format!(
                 "{} (with a key: {}) was done {count} times; {} answers say so, {} were lost",
-                write.marker, write.is_keyed, write.sure, write.maybe
+                write.marker, write.key.is_some(), write.sure, write.maybe
             ));
         }
     }
-    for (id, _, _, _, status, version) in &orders {
+    let all = by_id(&orders);
+    for told in notes.versions().keys().filter(|id| !all.contains_key(*id)) {
+        violation(format!("a client was told of order {told}, which there is not"));
+    }
+    // A process that starts while the time is wrong learns of it a little later.
+    let time_is_right = !plan.has(|kind| matches!(kind, Kind::ClockJump(..)));
+    for (id, _, _, _, status, version, created_at) in &orders {
+        if time_is_right && !(EPOCH_MICROS..=now_micros).contains(created_at) {
+            violation(format!("order {id} was created at {created_at}, which is not the time"));
+        }
         if *version > 2 {
             violation(format!("order {id} has changed {} times", version - 1));
         }

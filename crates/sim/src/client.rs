@@ -61,6 +61,10 @@ impl Client {
                 _ => self.read().await,
             }
         }
+        // Much later, the same key still stands for the same answer.
+        if let Some(mut write) = self.notes.first_keyed(self.user) {
+            self.again(&mut write).await;
+        }
         self.notes.end();
     }
 
@@ -80,21 +84,21 @@ impl Client {
             user: self.user,
             marker,
             amount,
-            is_keyed: key.is_some(),
+            key,
             sure: 0,
             maybe: 0,
             id: None,
             answer: None,
         };
         for attempt in 0..MAX_ATTEMPTS {
-            match self.attempt(&mut write, key.as_deref()).await {
+            match self.attempt(&mut write).await {
                 Answer::Done(reply) => {
                     if attempt > 0 && write.maybe > 0 {
                         log::sometimes("an answer was lost and asked for again");
                     }
                     self.done(&mut write, &reply);
-                    if write.is_keyed && self.dice.chance(250) {
-                        self.again(&mut write, key.as_deref()).await;
+                    if write.key.is_some() && self.dice.chance(250) {
+                        self.again(&mut write).await;
                     }
                     break;
                 }
@@ -102,7 +106,7 @@ impl Client {
                 Answer::NotNow => {}
                 Answer::Unknown => {
                     write.maybe += 1;
-                    if !write.is_keyed && self.dice.chance(500) {
+                    if write.key.is_none() && self.dice.chance(500) {
                         break;
                     }
                 }
@@ -117,7 +121,7 @@ impl Client {
         }
     }
 
-    async fn attempt(&mut self, write: &mut Write, key: Option<&str>) -> Answer {
+    async fn attempt(&mut self, write: &mut Write) -> Answer {
         let (path, body) = match write.what {
             What::Account => ("/accounts", None),
             What::Deposit => ("/accounts/deposit", Some(json!({"amount": write.amount}))),
@@ -125,12 +129,16 @@ impl Client {
                 ("/orders", Some(json!({"amount": write.amount, "description": write.marker})))
             }
         };
-        let asked = request("POST", path, self.user, key, body.as_ref());
+        let asked = request("POST", path, self.user, write.key.as_deref(), body.as_ref());
         let Some(reply) = self.call(asked).await else { return Answer::Unknown };
         let code = if reply.status >= 400 { reply.code() } else { String::new() };
         match (reply.status, write.what, code.as_str()) {
             (201, What::Account | What::Order, _) | (200, What::Deposit, _) => Answer::Done(reply),
             (409, What::Account, "account_exists") | (404, What::Deposit, "account_not_found") => {
+                Answer::Refused
+            }
+            (503, What::Order, "too_many_unsettled") if write.key.is_some() && write.sure > 0 => {
+                violation(format!("{}: a repeat was taken for a new order", write.marker));
                 Answer::Refused
             }
             (503, What::Order, "too_many_unsettled") => {
@@ -164,7 +172,7 @@ impl Client {
             log::sometimes("a repeat met its idempotency key");
         }
         if let Some(first) = &write.answer
-            && write.is_keyed
+            && write.key.is_some()
             && *first != reply.body
         {
             violation(format!("{}: the same key was answered differently", write.marker));
@@ -180,13 +188,13 @@ impl Client {
     }
 
     /// The same again, and with the same key something else.
-    async fn again(&mut self, write: &mut Write, key: Option<&str>) {
-        if let Answer::Done(reply) = self.attempt(write, key).await {
+    async fn again(&mut self, write: &mut Write) {
+        if let Answer::Done(reply) = self.attempt(write).await {
             self.done(write, &reply);
         }
         if write.what == What::Order && self.dice.chance(300) {
             let body = json!({"amount": write.amount + 1, "description": "something else"});
-            let asked = request("POST", "/orders", self.user, key, Some(&body));
+            let asked = request("POST", "/orders", self.user, write.key.as_deref(), Some(&body));
             if let Some(reply) = self.call(asked).await
                 && reply.status < 502
                 && reply.code() != "idempotency_key_reused"

@@ -95,6 +95,11 @@ impl Control {
             Kind::Cut(role) => {
                 gozon_seam::net::cut(|port| port == port_of(role));
             }
+            Kind::BreakAnswers(role, _) => {
+                // New connections are those that break.
+                gozon_seam::net::cut(|port| port == port_of(role));
+                sleep(lasts).await;
+            }
             Kind::Retry => self.dead_letters(true).await,
             Kind::Discard => self.dead_letters(false).await,
             _ => sleep(lasts).await,

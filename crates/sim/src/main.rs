@@ -122,7 +122,7 @@ mod command {
                         for (name, count) in outcome.counts {
                             *totals.2.entry(name).or_default() += u64::from(count > 0);
                         }
-                        if totals.0 % 1_000 == 0 {
+                        if totals.0 % 100 == 0 {
                             report(&totals, started)?;
                         }
                     }

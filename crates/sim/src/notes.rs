@@ -21,7 +21,7 @@ pub(crate) struct Write {
     /// Tells it from all others: an order's description, a deposit's amount.
     pub marker: String,
     pub amount: i64,
-    pub is_keyed: bool,
+    pub key: Option<String>,
     /// Attempts that were answered: done.
     pub sure: u32,
     /// Attempts that may have been done or not.
@@ -71,6 +71,18 @@ impl Notes {
 
     pub fn add(&self, write: Write) {
         self.0.borrow_mut().writes.push(write);
+    }
+
+    /// The first thing that a user had done with a key.
+    pub fn first_keyed(&self, user: Uuid) -> Option<Write> {
+        let inner = self.0.borrow();
+        let keyed = |write: &&Write| write.user == user && write.key.is_some() && write.sure > 0;
+        inner.writes.iter().find(keyed).cloned()
+    }
+
+    /// The highest version that was told of each order.
+    pub fn versions(&self) -> BTreeMap<String, i64> {
+        self.0.borrow().versions.clone()
     }
 
     pub fn writes(&self) -> Vec<Write> {

@@ -40,7 +40,9 @@ pub enum Kind {
     ClockJump(usize, i64),
     /// A database refuses statements with a code, as often as that.
     Refuse(usize, &'static str, u64),
-    /// A database refuses one in so many writes, with the code of a full disk.
+    /// A database refuses, with a code, the statements that settle orders.
+    RefuseSettling(usize, &'static str, u64),
+    /// A database refuses every write, with the code of a full disk.
     Full(usize),
     /// Connections to a database are lost before or after a statement.
     Disconnect(usize, u64),
@@ -153,7 +155,7 @@ impl Plan {
             plan.long_faults(&mut dice);
         }
         plan.faults.sort_by_key(|fault| fault.at);
-        let loses = plan.faults.iter().any(|fault| fault.kind.loses_messages());
+        let loses = plan.has(Kind::loses_messages);
         if loses || dice.chance(150) {
             plan.resend_after = dice.between(5, 12);
         }
@@ -164,12 +166,14 @@ impl Plan {
     /// of the time with expiry behind it.
     fn long_faults(&mut self, dice: &mut Dice) {
         let mut add = |at, lasts, kind| self.faults.push(Fault { at, lasts, kind });
-        match dice.below(4) {
+        let database = usize::try_from(dice.below(2)).unwrap_or(0);
+        match dice.below(5) {
             0 => {
-                let database = usize::try_from(dice.below(2)).unwrap_or(0);
-                add(500, 95_000, Kind::Refuse(database, "18", 950));
+                add(500, 95_000, Kind::RefuseSettling(database, "18", 950));
                 add(110_000, 0, Kind::Retry);
             }
+            // Locked for longer than a letter lives; none may die of it.
+            4 => add(500, 95_000, Kind::RefuseSettling(database, "55P03", 950)),
             1 => {
                 add(500, 120_000, Kind::Reject(950));
                 add(130_000, 0, Kind::Retry);
@@ -179,11 +183,13 @@ impl Plan {
                 add(dice.between(500, 5_000), 0, Kind::Garbage(1));
                 add(100_000, 0, Kind::Discard);
             }
-            _ => {
-                let database = usize::try_from(dice.below(2)).unwrap_or(0);
-                add(dice.between(2_000, 20_000), 400_000, Kind::ClockJump(database, 40 * 24 * 3600));
-            }
+            _ => add(dice.between(2_000, 20_000), 400_000, Kind::ClockJump(database, 40 * 24 * 3600)),
         }
+    }
+
+    /// Whether a fault is among those planned.
+    pub(crate) fn has(&self, is_one: impl Fn(Kind) -> bool) -> bool {
+        self.faults.iter().any(|fault| is_one(fault.kind))
     }
 
     /// When the last fault ends.

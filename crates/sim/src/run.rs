@@ -22,7 +22,7 @@ use crate::{
     fleet::Fleet,
     log::{self, OwnLog, OwnMetrics},
     notes::Notes,
-    plan::{Plan, ROLES},
+    plan::{Kind, Plan, ROLES},
     socket,
     storage::Storage,
     world::World,
@@ -109,7 +109,7 @@ impl Simulator {
             ended?
         };
         let (took, now) = world;
-        checks::notes_hold(&notes, &mut self.storage)?;
+        checks::notes_hold(&notes, &mut self.storage, plan, now)?;
         checks::books_hold(&self.storage, now)?;
         let orders = self.storage.orders()?.len();
         let recorded = log::finish();
@@ -151,6 +151,11 @@ impl Simulator {
         let mut retry_at = Instant::now();
         loop {
             let (new, waiting) = self.storage.unsettled();
+            let may_die = |kind| matches!(kind, Kind::RefuseSettling(_, "18", _) | Kind::Reject(_));
+            if self.storage.dead_letters() > 0 && !control.world.plan().has(may_die) {
+                violation("a message of ours became a dead letter".to_owned());
+                return Ok(());
+            }
             if self.storage.dead_letters() > 0 && retry_at <= Instant::now() {
                 control.dead_letters(true).await;
                 retry_at = Instant::now() + RETRY_INTERVAL;

@@ -13,8 +13,8 @@ pub(crate) struct Storage {
     connections: [SqliteConnection; 2],
 }
 
-/// An order, as it is stored: id, user, amount, description, status, version.
-pub(crate) type OrderRow = (uuid::Uuid, uuid::Uuid, i64, String, String, i64);
+/// An order, as it is stored: id, user, amount, description, status, version, when it was created.
+pub(crate) type OrderRow = (uuid::Uuid, uuid::Uuid, i64, String, String, i64, i64);
 
 impl Storage {
     /// Makes and migrates both databases, in memory where the system offers files there.
@@ -75,7 +75,7 @@ impl Storage {
 
     /// All orders.
     pub fn orders(&mut self) -> anyhow::Result<Vec<OrderRow>> {
-        let sql = "select id, user_id, amount, description, status, version from orders";
+        let sql = "select id, user_id, amount, description, status, version, created_at from orders";
         Ok(block_on(sqlx::query_as(sql).fetch_all(&mut self.connections[0]))?)
     }
 

@@ -140,10 +140,9 @@ impl World {
     fn end_of(&self, database: usize, sql: &str) -> End {
         let writes = !sql.starts_with("select");
         let found = self.find(|kind, dice| match kind {
-            Kind::Refuse(at, "18", often) if at == database => {
-                // The data's fault: only what settles is concerned, so that clients get no 500.
+            Kind::RefuseSettling(at, code, often) if at == database => {
                 let concerned = sql.contains("payments ") || sql.contains("update orders");
-                (concerned && dice.chance(often)).then_some(End::Refused("18"))
+                (concerned && dice.chance(often)).then_some(End::Refused(code))
             }
             Kind::Refuse(at, code, often) if at == database && dice.chance(often) => {
                 Some(End::Refused(code))

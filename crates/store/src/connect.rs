@@ -263,7 +263,7 @@ impl Db {
     #[cfg(feature = "simulation")]
     pub(crate) fn simulated_time(&self) -> Option<i64> {
         let path = self.file.as_ref()?.path().to_string_lossy();
-        gozon_seam::world(|world| world.database_time(sqlite::name(&path)))
+        gozon_seam::world(|world| world.database_time(crate::sqlite::name(&path)))
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
