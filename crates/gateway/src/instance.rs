@@ -25,9 +25,7 @@ use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioIo, TokioTimer},
 };
-use tokio::{
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{service_fn, util::BoxCloneSyncService};
 
 #[cfg(feature = "simulation")]

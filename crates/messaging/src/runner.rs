@@ -312,7 +312,8 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
         mut writes: Vec<Statement>,
         marks: usize,
     ) -> gozon_store::Result<()> {
-        if mutation!("a commit for the mark, one for the effect") && (1..writes.len()).contains(&marks)
+        if mutation!("a commit for the mark, one for the effect")
+            && (1..writes.len()).contains(&marks)
         {
             let effect = writes.split_off(marks);
             work.commit(writes).await?;

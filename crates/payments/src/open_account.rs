@@ -10,8 +10,8 @@ use axum::{
 use gozon_contract::{Balance, Timestamp, UserId};
 use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem};
 use gozon_messaging::{Decision, Failure, Mode, UseCase};
-use gozon_service::IdempotencyKey;
 use gozon_seam::mutation;
+use gozon_service::IdempotencyKey;
 use gozon_store::Reader;
 
 use crate::{ledger::Account, service::App, sql};

@@ -121,7 +121,11 @@ impl Guard for Keyed {
             Some((guard.user, guard.key.clone()?, replies.first()?.clone()))
         };
         let answers: Vec<_> = done.iter().filter_map(keyed).collect();
-        if answers.is_empty() || mutation!("keys are not kept") { Vec::new() } else { vec![keep(answers, now)] }
+        if answers.is_empty() || mutation!("keys are not kept") {
+            Vec::new()
+        } else {
+            vec![keep(answers, now)]
+        }
     }
 }
 

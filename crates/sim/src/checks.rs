@@ -23,7 +23,9 @@ use crate::{
 pub(crate) fn by_id(orders: &[OrderRow]) -> BTreeMap<String, (Uuid, i64, String)> {
     orders
         .iter()
-        .map(|(id, user, _, _, status, version, _)| (id.to_string(), (*user, *version, status.clone())))
+        .map(|(id, user, _, _, status, version, _)| {
+            (id.to_string(), (*user, *version, status.clone()))
+        })
         .collect()
 }
 
@@ -45,7 +47,9 @@ pub(crate) fn notes_hold(
                 }
                 continue;
             }
-            What::Deposit => deposits.iter().filter(|it| **it == (write.user, write.amount)).count(),
+            What::Deposit => {
+                deposits.iter().filter(|it| **it == (write.user, write.amount)).count()
+            }
             What::Order => {
                 order_holds(&write, &orders);
                 let same = |order: &&OrderRow| order.1 == write.user && order.3 == write.marker;
@@ -53,12 +57,19 @@ pub(crate) fn notes_hold(
             }
         };
         let sure = if write.key.is_some() { write.sure.min(1) } else { write.sure };
-        let most = if write.key.is_some() { (write.sure + write.maybe).min(1) } else { write.sure + write.maybe };
+        let most = if write.key.is_some() {
+            (write.sure + write.maybe).min(1)
+        } else {
+            write.sure + write.maybe
+        };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         if count < sure || count > most {
             violation(format!(
                 "{} (with a key: {}) was done {count} times; {} answers say so, {} were lost",
-                write.marker, write.key.is_some(), write.sure, write.maybe
+                write.marker,
+                write.key.is_some(),
+                write.sure,
+                write.maybe
             ));
         }
     }

@@ -154,14 +154,21 @@ impl Client {
         }
     }
 
-    async fn call(&mut self, asked: hyper::Request<http_body_util::Full<hyper::body::Bytes>>) -> Option<Reply> {
+    async fn call(
+        &mut self,
+        asked: hyper::Request<http_body_util::Full<hyper::body::Bytes>>,
+    ) -> Option<Reply> {
         let gateway = usize::try_from(self.dice.below(2)).unwrap_or(0);
         let patience = Duration::from_millis(self.dice.pick(&PATIENCE));
         let what = log::is_recording().then(|| format!("{} {}", asked.method(), asked.uri()));
         let reply = call(gateway, asked, patience).await;
         if let Some(what) = what {
             let status = reply.as_ref().map(|reply| reply.status);
-            log::note(format_args!("user {}: {what} over gateway-{}: {status:?}", self.number, gateway + 1));
+            log::note(format_args!(
+                "user {}: {what} over gateway-{}: {status:?}",
+                self.number,
+                gateway + 1
+            ));
         }
         reply
     }

@@ -123,7 +123,8 @@ impl Control {
                     Err(error) => Err(error),
                 }
             };
-            let what = if retry { "a dead letter was retried" } else { "a dead letter was discarded" };
+            let what =
+                if retry { "a dead letter was retried" } else { "a dead letter was discarded" };
             if count.is_ok_and(|count| count > 0) {
                 log::sometimes(what);
             }

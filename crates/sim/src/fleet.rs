@@ -174,7 +174,9 @@ impl Main {
     async fn gateway(self) -> anyhow::Result<()> {
         let remote = |roles: [usize; 2]| {
             let url = |role| format!("http://127.0.0.1:{}", port_of(role)).parse();
-            Ok::<_, anyhow::Error>(Upstream::Remote(roles.into_iter().map(url).collect::<Result<_, _>>()?))
+            Ok::<_, anyhow::Error>(Upstream::Remote(
+                roles.into_iter().map(url).collect::<Result<_, _>>()?,
+            ))
         };
         let gateway = Gateway::new(Config {
             orders: remote([2, 3])?,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gozon_seam::net::TcpStream;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Request, Response,
@@ -9,7 +10,6 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use gozon_seam::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::world::port_of;
@@ -34,7 +34,10 @@ impl Reply {
 }
 
 /// A request on a connection of its own; its head has come back.
-pub(crate) async fn send(gateway: usize, request: Request<Full<Bytes>>) -> Option<Response<Incoming>> {
+pub(crate) async fn send(
+    gateway: usize,
+    request: Request<Full<Bytes>>,
+) -> Option<Response<Incoming>> {
     let stream = TcpStream::connect(("127.0.0.1", port_of(gateway))).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection.with_upgrades());
@@ -63,8 +66,11 @@ pub(crate) fn request(
     key: Option<&str>,
     body: Option<&serde_json::Value>,
 ) -> Request<Full<Bytes>> {
-    let mut request =
-        Request::builder().method(method).uri(path).header("host", "shop").header("x-user-id", user.to_string());
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "shop")
+        .header("x-user-id", user.to_string());
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }

@@ -89,7 +89,11 @@ mod command {
         for line in &outcome.lines {
             writeln!(out, "{line}")?;
         }
-        writeln!(out, "seed {seed}: {:?}, {} orders, hash {:016x}", outcome.took, outcome.orders, outcome.hash)?;
+        writeln!(
+            out,
+            "seed {seed}: {:?}, {} orders, hash {:016x}",
+            outcome.took, outcome.orders, outcome.hash
+        )?;
         for violation in &outcome.violations {
             writeln!(out, "VIOLATION: {violation}")?;
         }
@@ -98,7 +102,8 @@ mod command {
     }
 
     fn many(args: &Args) -> anyhow::Result<()> {
-        let threads = args.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        let threads =
+            args.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let (next, failed) = (AtomicU64::new(args.from), AtomicBool::new(false));
         let end = args.seeds.map_or(u64::MAX, |seeds| args.from + seeds);
         let totals = Mutex::new((0_u64, 0_u64, BTreeMap::<&str, u64>::new()));

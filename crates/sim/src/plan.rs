@@ -141,7 +141,9 @@ impl Plan {
             locks_early: dice.chance(400),
             resend_after: 0,
             max_unsettled: if dice.chance(100) { 3 } else { 0 },
-            skew: [0; 6].map(|_| if dice.chance(300) { dice.between(0, 200_000).cast_signed() - 100_000 } else { 0 }),
+            skew: [0; 6].map(|_| {
+                if dice.chance(300) { dice.between(0, 200_000).cast_signed() - 100_000 } else { 0 }
+            }),
         };
         let classes = dice.pick(&[0, 1, 1, 2, 2, 3, 4]);
         for _ in 0..classes {
@@ -183,7 +185,9 @@ impl Plan {
                 add(dice.between(500, 5_000), 0, Kind::Garbage(1));
                 add(100_000, 0, Kind::Discard);
             }
-            _ => add(dice.between(2_000, 20_000), 400_000, Kind::ClockJump(database, 40 * 24 * 3600)),
+            _ => {
+                add(dice.between(2_000, 20_000), 400_000, Kind::ClockJump(database, 40 * 24 * 3600))
+            }
         }
     }
 
@@ -227,7 +231,9 @@ fn fault(dice: &mut Dice, class: u64, end: u64, is_long: bool) -> Fault {
         7 => Kind::Disconnect(two, often / 2),
         8 => Kind::AnswerLost(two, often / 2),
         9 => Kind::Slow(two, dice.pick(&[50, 300, 2_000])),
-        10 => dice.pick(&[Kind::PublishLost(often), Kind::ConfirmLost(often), Kind::Redeliver(often)]),
+        10 => {
+            dice.pick(&[Kind::PublishLost(often), Kind::ConfirmLost(often), Kind::Redeliver(often)])
+        }
         11 => dice.pick(&[Kind::Duplicate(often), Kind::Delay(often)]),
         12 => dice.pick(&[Kind::BrokerRestart, Kind::ListenersLost]),
         13 => dice.pick(&[Kind::QueueLost(two), Kind::BrokerRestart, Kind::Reject(often)]),

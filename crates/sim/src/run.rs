@@ -1,11 +1,6 @@
 //! One run: a plan from beginning to end.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use tokio::{
     task::{LocalSet, spawn_local},
@@ -123,7 +118,11 @@ impl Simulator {
         })
     }
 
-    async fn simulate(&mut self, plan: &Plan, recording: bool) -> anyhow::Result<(Rc<World>, Notes)> {
+    async fn simulate(
+        &mut self,
+        plan: &Plan,
+        recording: bool,
+    ) -> anyhow::Result<(Rc<World>, Notes)> {
         log::start(recording);
         let world = World::new(plan.clone());
         gozon_seam::enter(Some(Rc::clone(&world) as Rc<dyn gozon_seam::World>));

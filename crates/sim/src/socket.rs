@@ -87,7 +87,9 @@ async fn listen(
                     see(&mut view.borrow_mut(), order, true, notes);
                 }
             }
-            Some("order") if has_snapshot => see(&mut view.borrow_mut(), &frame["order"], false, notes),
+            Some("order") if has_snapshot => {
+                see(&mut view.borrow_mut(), &frame["order"], false, notes)
+            }
             _ => violation(format!("an unexpected frame: {text}")),
         }
     }

@@ -27,12 +27,15 @@ impl Storage {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let url = |name: &str| url_in(&folder, name);
-        let common = [CLOCK_MIGRATIONS, gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS].concat();
+        let common =
+            [CLOCK_MIGRATIONS, gozon_messaging::MIGRATIONS, gozon_service::MIGRATIONS].concat();
         for (name, own) in
             [("orders", gozon_orders::MIGRATIONS), ("payments", gozon_payments::MIGRATIONS)]
         {
             let steps = [common.clone(), own.to_vec()].concat();
-            runtime.block_on(async { migrate(&Db::open(&url(name), 1)?, &steps).await.context("migrate") })?;
+            runtime.block_on(async {
+                migrate(&Db::open(&url(name), 1)?, &steps).await.context("migrate")
+            })?;
         }
         let connect = |name| block_on(SqliteConnection::connect(&url(name)));
         let connections = [connect("orders")?, connect("payments")?];
@@ -75,7 +78,8 @@ impl Storage {
 
     /// All orders.
     pub fn orders(&mut self) -> anyhow::Result<Vec<OrderRow>> {
-        let sql = "select id, user_id, amount, description, status, version, created_at from orders";
+        let sql =
+            "select id, user_id, amount, description, status, version, created_at from orders";
         Ok(block_on(sqlx::query_as(sql).fetch_all(&mut self.connections[0]))?)
     }
 

@@ -95,7 +95,9 @@ impl World {
     /// A fault ends.
     pub fn end(&self, place: usize) {
         self.active.borrow_mut().retain(|(other, kind)| {
-            if *other == place && let Kind::CrashAfterStatement(role, _) = kind {
+            if *other == place
+                && let Kind::CrashAfterStatement(role, _) = kind
+            {
                 self.doomed.borrow_mut().retain(|(doomed, _)| doomed != role);
             }
             *other != place
@@ -213,7 +215,8 @@ impl gozon_seam::World for World {
         fate.before += slow.unwrap_or_default();
         if sql != "rollback" && self.dies_now() {
             // The statement is done, and nobody gets the answer.
-            fate = Fate { before: Duration::ZERO, end: End::Answered, after: Duration::from_secs(60) };
+            fate =
+                Fate { before: Duration::ZERO, end: End::Answered, after: Duration::from_secs(60) };
             log::sometimes("killed between a statement and its answer");
         }
         if log::is_recording() && fate.end != End::Answered {

@@ -27,7 +27,9 @@ fn run_all(plans: &[Plan], look: impl Fn(&Plan, Outcome) + Sync) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut simulator = Simulator::new().unwrap();
-                while let Some(plan) = plans.get(usize::try_from(next.fetch_add(1, Relaxed)).unwrap()) {
+                while let Some(plan) =
+                    plans.get(usize::try_from(next.fetch_add(1, Relaxed)).unwrap())
+                {
                     look(plan, simulator.run(plan, false).unwrap());
                 }
             });
@@ -64,7 +66,8 @@ fn the_same_seed_is_the_same_run_in_two_processes() {
     for seed in [3, 7, 11] {
         let log = || {
             let program = env!("CARGO_BIN_EXE_gozon-sim");
-            let output = Command::new(program).args(["--seed", &seed.to_string()]).output().unwrap();
+            let output =
+                Command::new(program).args(["--seed", &seed.to_string()]).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
         let (first, second) = (log(), log());

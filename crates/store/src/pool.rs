@@ -19,8 +19,8 @@ use deadpool::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, error::DatabaseError,
-    postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
+    Connection as _, Executor as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions,
+    sqlite::SqliteConnectOptions,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 

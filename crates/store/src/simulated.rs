@@ -6,13 +6,7 @@
 //! next; a run begins with [`reset`] tables. One unit of work at a time holds a file's write lock,
 //! which is waited for in simulated time.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fmt, io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
 use futures_executor::block_on;
 use futures_util::{
@@ -22,13 +16,12 @@ use futures_util::{
 };
 use gozon_seam::{End, Fate, world};
 use sqlx::{
-    ConnectOptions as _, Either, Execute, Executor, Sqlite,
+    ConnectOptions as _, Either, Execute, Executor, SqlStr, Sqlite,
     error::{BoxDynError, DatabaseError, ErrorKind},
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteQueryResult, SqliteRow, SqliteStatement,
         SqliteSynchronous, SqliteTypeInfo,
     },
-    SqlStr,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -200,10 +193,13 @@ impl SqliteConnection {
         let inner = self.inner.as_mut().ok_or_else(lost)?;
         let answer: sqlx::Result<Vec<Step>> = match arguments {
             Some(arguments) => {
-                let query = sqlx::query_with::<Sqlite, _>(sqlx::AssertSqlSafe(word.clone()), arguments);
+                let query =
+                    sqlx::query_with::<Sqlite, _>(sqlx::AssertSqlSafe(word.clone()), arguments);
                 drive(inner.fetch_many(query.persistent(persistent)).try_collect())
             }
-            None => drive(inner.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(word.clone()))).try_collect()),
+            None => drive(
+                inner.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(word.clone()))).try_collect(),
+            ),
         };
         if answer.is_ok() && word.starts_with("begin") {
             self.in_transaction = true;

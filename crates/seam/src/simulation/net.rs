@@ -39,8 +39,10 @@ pub(super) fn clear() {
 /// Breaks the connections to the ports that `chosen` chooses.
 pub fn cut(mut chosen: impl FnMut(u16) -> bool) -> usize {
     let links = LINKS.take();
-    let (cut, kept): (Vec<_>, Vec<_>) =
-        links.into_iter().filter(|(_, link)| link.strong_count() > 0).partition(|(port, _)| chosen(*port));
+    let (cut, kept): (Vec<_>, Vec<_>) = links
+        .into_iter()
+        .filter(|(_, link)| link.strong_count() > 0)
+        .partition(|(port, _)| chosen(*port));
     LINKS.set(kept);
     cut.iter().filter_map(|(_, link)| link.upgrade()).map(|link| link.cut()).count()
 }
@@ -81,7 +83,8 @@ struct Link {
 impl Link {
     fn cut(&self) {
         self.is_cut.store(true, Relaxed);
-        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        let wakers =
+            std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
