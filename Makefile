@@ -17,7 +17,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-simulate test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
