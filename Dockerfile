@@ -28,6 +28,7 @@ WORKDIR /src
 COPY --from=manifests /src .
 RUN cargo build --release --locked --package gozon
 COPY crates crates
+COPY api/proto api/proto
 # Cargo goes by time stamps, and those of the sources are older than the build above.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package gozon \

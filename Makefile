@@ -17,7 +17,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-newest-postgres test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -41,6 +41,14 @@ simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n 
 .PHONY: simulate-table
 simulate-table: ## Print the rows of docs/proof-mutations.md anew
 	cargo run --release --package gozon-sim --features simulate -- --table
+.PHONY: test-newest-postgres
+test-newest-postgres: setup
+	scripts/test-postgres-versions 18.0.0
+
+.PHONY: test-grpc
+test-grpc: setup ## Test the whole shop with gRPC between the gateway and the services
+	cargo build --package gozon
+	GOZON_TEST_INSIDE=grpc $(SERVICES) cargo test --package gozon --test e2e --no-fail-fast
 
 .PHONY: test-postgres-versions
 test-postgres-versions: setup ## Test the store and the messages on PostgreSQL 16, 17 and 18

@@ -9,6 +9,7 @@
 #   clients     number of clients
 #   tmp         a folder for logs and figures
 #   server      URL of the PostgreSQL server, without a database
+#   inside      what the gateway speaks to services apart: http (the default) or grpc
 
 port=${BENCH_PORT:-28080}
 url=http://127.0.0.1:$port
@@ -68,7 +69,8 @@ open_shop() {
         ready "http://127.0.0.1:$((port + 1))"
         ready "http://127.0.0.1:$((port + 2))"
         launch gateway "$gozon" gateway --listen "127.0.0.1:$port" \
-            --payments-urls "http://127.0.0.1:$((port + 1))" --orders-urls "http://127.0.0.1:$((port + 2))"
+            --payments-urls "${inside:-http}://127.0.0.1:$((port + 1))" \
+            --orders-urls "${inside:-http}://127.0.0.1:$((port + 2))"
     else
         launch shop "$gozon" up --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$((port + 3))"
     fi

@@ -23,11 +23,24 @@ async function freePort() {
 
 /** Starts a shop of its own for the test, and waits until it is ready. */
 export async function openShop(t) {
-  const folder = await mkdtemp(join(tmpdir(), 'gozon-api-'));
-  const url = `http://127.0.0.1:${await freePort()}`;
+  const folder = await newFolder();
   const admin = `127.0.0.1:${await freePort()}`;
-  const args = ['up', '--listen', url.slice('http://'.length), '--admin-listen', admin];
-  const shop = spawn(program, [...args, '--data-dir', folder], {
+  return start(t, folder, ['up', '--admin-listen', admin, '--data-dir', folder]);
+}
+
+/** Starts one service by itself, on a file and a broker of its own: nobody hears what it sends. */
+export async function openService(t, service) {
+  const folder = await newFolder();
+  const database = `sqlite:${join(folder, `${service}.db`)}`;
+  return start(t, folder, [service, '--database-url', database, '--broker-url', 'memory:']);
+}
+
+const newFolder = () => mkdtemp(join(tmpdir(), 'gozon-api-'));
+
+/** Starts a process that has this folder for its data. */
+async function start(t, folder, args) {
+  const url = `http://127.0.0.1:${await freePort()}`;
+  const shop = spawn(program, [...args, '--listen', url.slice('http://'.length)], {
     env: { PATH: process.env.PATH, GOZON_LOG: 'warn' },
     stdio: ['ignore', 'inherit', 'inherit'],
   });

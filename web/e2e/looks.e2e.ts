@@ -1,4 +1,3 @@
-import { tmpdir } from 'node:os';
 import axe from 'axe-core';
 import type { Browser, BrowserContextOptions, Locator, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -19,8 +18,6 @@ afterAll(async () => {
 });
 
 const PHONE: BrowserContextOptions = { viewport: { width: 320, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-/** Where pictures of the page are left. */
-const SHOTS = process.env.GOZON_SHOTS ?? tmpdir();
 /** Nothing moves while it is measured. */
 const STILL: BrowserContextOptions = { reducedMotion: 'reduce' };
 
@@ -275,55 +272,4 @@ test('the policy is strict and holds', async () => {
   expect(ran).toEqual([false, false]);
   expect(visitor.offences.length).toBeGreaterThan(0);
   await visitor.context.close();
-});
-
-describe.each([
-  ['a desk', { viewport: { width: 1280, height: 800 } }],
-  ['a phone', { ...PHONE, viewport: { width: 390, height: 844 } }],
-] as const)('notices on %s', (where, options) => {
-  test('orders that end together are one notice, which covers nothing in use', async () => {
-    const visitor = await Visitor.arrive(browser, shop.url, 'en', { ...options, ...STILL });
-    const { t, format } = visitor;
-    const tab = await visitor.newcomer();
-    const { page } = tab;
-    const bar = page.getByRole('region', { name: t.notices.label });
-    const box = async (locator: Locator) => (await locator.boundingBox()) ?? { y: NaN, height: NaN };
-    const below = async (locator: Locator) => {
-      const { y, height } = await box(locator);
-      return y + height - (await box(bar)).y;
-    };
-    await shop.post('/accounts', tab.user);
-    await shop.post('/accounts/deposit', tab.user, { amount: 10_000 });
-    await tab.shows(10_000);
-
-    // The field in use stands at the very bottom of the window.
-    const field = page.getByLabel(t.order.price);
-    await field.focus();
-    await field.evaluate((element) => {
-      const { bottom } = element.getBoundingClientRect();
-      document.body.style.paddingBottom = '100vh';
-      scrollBy(0, bottom - innerHeight + parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--tabs')) * 16);
-    });
-    await shop.post('/orders', tab.user, { amount: 100, description: 'The first' });
-    // Somebody reads it, so that it stays until the others have ended.
-    await tab.notice('The first').dispatchEvent('pointerenter');
-    const others = Array.from({ length: 5 }, (_, n) => shop.post('/orders', tab.user, { amount: 100, description: `No. ${n}` }));
-    await Promise.all(others);
-    await tab.notice(format.count(6, t.outcome.paid)).waitFor();
-    expect(await bar.getByRole('listitem').count()).toBe(1);
-    await eventually(() => below(field)).toBeLessThanOrEqual(0);
-    await page.evaluate(() => document.body.style.removeProperty('padding-bottom'));
-    await page.screenshot({ path: `${SHOTS}/notices-${where.replace(' ', '-')}.png` });
-
-    // The page makes room: its end can be scrolled to above the notices.
-    await tab.go('#/account');
-    await page.locator('tbody tr').nth(6).waitFor();
-    await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
-    expect(await below(page.locator('main'))).toBeGreaterThan(0);
-    expect(await below(page.locator('tbody tr').last())).toBeLessThanOrEqual(0);
-    await page.screenshot({ path: `${SHOTS}/statement-${where.replace(' ', '-')}.png` });
-    expect(await overflow(page)).toEqual([]);
-    expect(await violations(page)).toEqual([]);
-    await visitor.leave();
-  });
 });

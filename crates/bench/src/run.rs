@@ -53,7 +53,8 @@ async fn bench(args: &Args) -> anyhow::Result<Report> {
     let meter = Meter::start(&args.processes)?;
     let start = Instant::now();
     let schedule = Arc::new(Schedule::start(args.rate, seconds, args.orders));
-    let sampler = tokio::spawn(sample(start, Arc::clone(&tracker)));
+    let goal = args.orders.map_or(Goal::Seconds(seconds.unwrap_or_default()), Goal::Orders);
+    let sampler = tokio::spawn(sample(start, goal, Arc::clone(&tracker)));
     let mut clients = JoinSet::new();
     for _ in 0..args.clients.max(1) {
         let (users, schedule) = (Arc::clone(&users), Arc::clone(&schedule));
@@ -106,12 +107,35 @@ async fn follow(host: &Arc<str>, users: &[Uuid], tracker: &Arc<Tracker>) -> anyh
     Ok(())
 }
 
-/// Takes a sample each second, and shows it as a progress line on a terminal.
-async fn sample(start: Instant, tracker: Arc<Tracker>) {
-    let line = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-        line.set_style(style);
+/// When a run is through, as far as its progress bar is concerned.
+#[derive(Clone, Copy)]
+enum Goal {
+    Orders(u64),
+    Seconds(f64),
+}
+
+impl Goal {
+    /// How much of 100 is done.
+    fn percent(self, start: Instant, accepted: u64) -> u64 {
+        let done = match self {
+            Self::Orders(orders) => accepted as f64 / orders.max(1) as f64,
+            Self::Seconds(seconds) => start.elapsed().as_secs_f64() / seconds.max(1e-3),
+        };
+        // A number from 0 to 100.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let percent = (done * 100.0).clamp(0.0, 100.0) as u64;
+        percent
     }
+}
+
+/// Takes a sample each second, and shows it behind a progress bar on a terminal.
+async fn sample(start: Instant, goal: Goal, tracker: Arc<Tracker>) {
+    let bar = ProgressBar::new(100);
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {percent} % {msg}") {
+        bar.set_style(style);
+    }
+    // Drawn once at once, so that it is seen however short the run is.
+    bar.tick();
     let mut ticks = interval(SAMPLE_INTERVAL);
     let mut last = ticks.tick().await;
     loop {
@@ -120,11 +144,12 @@ async fn sample(start: Instant, tracker: Arc<Tracker>) {
         last = now;
         let state = tracker.state();
         if let Some(sample) = state.seconds.last() {
-            line.set_message(format!(
+            bar.set_position(goal.percent(start, state.accepted));
+            bar.set_message(format!(
                 "{:.0} s  {:.0} accepted/s  {:.0} settled/s  {} unsettled  201 in {:.1} ms  settled in {:.1} ms",
                 sample.at, sample.accepted, sample.settled, state.unsettled, sample.accept_p50, sample.settle_p50,
             ));
-            line.tick();
+            bar.tick();
         }
     }
 }

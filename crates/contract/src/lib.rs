@@ -5,6 +5,7 @@
 //! pass these types around. The only global things a program needs, time and randomness, come in
 //! through [`Clock`] and [`RandomSource`], so that tests own both.
 
+mod account;
 mod clock;
 mod event;
 mod id;
@@ -12,6 +13,7 @@ mod money;
 mod order;
 mod trace;
 
+pub use account::{Account, Entry, EntryKind};
 pub use clock::{Clock, RandomSource, Timestamp};
 pub use event::{
     Delivery, ORDER_CHANGED, ORDERS_SOURCE, Outcome, PAYMENT_REQUESTED, PAYMENT_SETTLED,

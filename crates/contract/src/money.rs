@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 #[error("must be a whole number of minor units from 1 to 1000000000000")]
 pub struct InvalidAmount;
 
-/// What one operation moves: 1 to 10^12 minor units.
+/// What one operation moves: 1 to 10^12 minor units. Digits only: `12.0` and `1.2e1` are refused,
+/// since a sender that has floats will send a fraction one day.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -41,8 +42,10 @@ impl From<Money> for i64 {
 
 /// What an account holds: 0 to 2^53 − 1 minor units, the largest integer that every JSON reader
 /// agrees on (RFC 8259, section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
-#[serde(transparent)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(try_from = "i64", into = "i64")]
 #[schema(value_type = i64, minimum = 0, maximum = 9_007_199_254_740_991_i64, example = 150_000)]
 pub struct Balance(i64);
 
@@ -65,6 +68,12 @@ impl Balance {
     /// The balance after a payment; `None` if there is not enough.
     pub fn minus(self, amount: Money) -> Option<Self> {
         Self::try_from(self.0 - amount.0).ok()
+    }
+}
+
+impl From<Balance> for i64 {
+    fn from(balance: Balance) -> Self {
+        balance.0
     }
 }
 

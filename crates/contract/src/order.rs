@@ -98,6 +98,11 @@ pub struct InvalidDescription;
 impl Description {
     /// The most characters (Unicode scalar values) that a description may have.
     pub const MAX_CHARS: usize = 1000;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl TryFrom<String> for Description {

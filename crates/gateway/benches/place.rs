@@ -4,16 +4,17 @@
 use axum::{
     Extension, Router,
     body::Body,
-    http::{HeaderMap, Request},
+    http::{HeaderMap, Request, StatusCode},
     routing::post,
 };
 use divan::Bencher;
 use gozon_contract::{Clock, Description, Money, RandomSource};
 use gozon_gateway::{Config, Gateway, Limits, Upstream};
 use gozon_http::{
-    Answer, Answered, CurrentUser, Edge, Fields, Health, Logs, Metrics, Problem, RequestContext,
+    Answered, CurrentUser, Edge, Fields, Health, Logs, Metrics, Problem, Reply, RequestContext,
     edge,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -24,16 +25,29 @@ fn main() {
     divan::main();
 }
 
+#[derive(Clone, Serialize, Deserialize)]
+struct Placed {
+    amount: Money,
+    description: Description,
+}
+
+impl Reply for Placed {
+    const STATUS: StatusCode = StatusCode::CREATED;
+
+    fn location(&self) -> Option<String> {
+        Some("/orders/1".to_owned())
+    }
+}
+
 async fn place(
     CurrentUser(_): CurrentUser,
     Extension(_): Extension<RequestContext>,
     _: HeaderMap,
     mut fields: Fields,
-) -> Result<Answered, Problem> {
+) -> Result<Answered<Placed>, Problem> {
     let order = fields.money("amount").zip(fields.description("description"));
-    let (amount, description): (Money, Description) = fields.finish(order)?;
-    let body = json!({"amount": amount, "description": description});
-    Ok(Answered { answer: Answer::created(&body, Some("/orders/1".to_owned())), replayed: false })
+    let (amount, description) = fields.finish(order)?;
+    Ok(Answered { answer: Ok(Placed { amount, description }), replayed: false })
 }
 
 fn gateway() -> Router {

@@ -15,7 +15,7 @@ use crate::origin::Origin;
 pub enum Upstream {
     /// A service in this process: its router is called, with no network in between.
     Local(Router),
-    /// Instances of a service elsewhere; load is balanced over them.
+    /// Instances of a service elsewhere; load is balanced over them. All have one carrier.
     Remote(Vec<Origin>),
 }
 
@@ -50,7 +50,7 @@ pub struct Limits {
     /// How long connecting to an instance may take.
     pub connect: Duration,
     /// How long a request may take from its head to the response's head, 504 `upstream_timeout`
-    /// after it.
+    /// after it. Longer than a service waits for its database, whose answer says more.
     pub response: Duration,
     /// The most headers of a request, 431 `headers_too_large` beyond it. The services take more, so
     /// that what the gateway adds is never too much for them.
@@ -68,6 +68,11 @@ pub struct Limits {
     pub eject_longest: Duration,
     /// How often one user may ask; no limit if `None`.
     pub rate: Option<RateLimit>,
+    /// Origins whose pages may open live sockets, beside the shop's own, where the gateway ends the
+    /// sockets: with `grpc://` instances.
+    pub origins: Vec<String>,
+    /// How often such a socket is pinged.
+    pub heartbeat: Duration,
 }
 
 /// How often one user (`X-User-Id`) may ask; 429 `rate_limited` beyond it.
@@ -86,7 +91,7 @@ impl Default for Limits {
         Self {
             in_flight: 4096,
             connect: Duration::from_secs(1),
-            response: Duration::from_secs(30),
+            response: Duration::from_secs(40),
             headers: 80,
             head: 32 * 1024,
             body: BODY_LIMIT,
@@ -94,6 +99,8 @@ impl Default for Limits {
             eject: Duration::from_millis(500),
             eject_longest: Duration::from_secs(15),
             rate: None,
+            origins: Vec::new(),
+            heartbeat: Duration::from_secs(20),
         }
     }
 }

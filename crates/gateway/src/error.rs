@@ -46,7 +46,8 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 impl ProxyError {
-    fn problem(self) -> Problem {
+    /// What the client is told.
+    pub(crate) fn problem(self) -> Problem {
         let (status, code, detail) = match self {
             Self::NoRoute => (StatusCode::NOT_FOUND, "route_not_found", "nothing is here"),
             Self::Connect => (
@@ -125,5 +126,18 @@ impl ProxyError {
             _ => None,
         };
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_over_grpc_are_the_same_problems() {
+        for error in [ProxyError::Unreachable, ProxyError::BadGateway, ProxyError::Timeout] {
+            let problem = error.problem();
+            assert_eq!(gozon_rpc::problem(&gozon_rpc::status(&problem)), problem);
+        }
     }
 }

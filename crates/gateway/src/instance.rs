@@ -33,7 +33,7 @@ use gozon_seam::Executor as TokioExecutor;
 #[cfg(not(feature = "simulation"))]
 use hyper_util::rt::TokioExecutor;
 
-use crate::{ejection::Ejection, origin::Origin};
+use crate::{channel::Channels, ejection::Ejection, origin::Origin};
 
 /// How long an idle connection is kept: less than any service does, so that a request seldom meets
 /// a connection that is being closed.
@@ -61,6 +61,7 @@ pub(crate) fn connections(limit: Duration) -> Connections {
         .build(BoxCloneSyncService::new(connector))
 }
 
+/// Opens a connection within `limit`, looking up the name included.
 async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let stream = timeout(limit, TcpStream::connect((host, port))).await??;
     stream.set_nodelay(true)?;
@@ -92,6 +93,8 @@ pub(crate) struct Instance {
     /// Which of the addresses of the origin's name, if that stands for several instances.
     pub(crate) address: Option<IpAddr>,
     pub(crate) ejection: Ejection,
+    /// Its connections, if gRPC is spoken to it.
+    pub(crate) channels: Channels,
     authority: Authority,
     requests: AtomicUsize,
     sockets: AtomicUsize,
@@ -119,6 +122,7 @@ impl Instance {
             origin,
             address,
             ejection: Ejection::default(),
+            channels: Channels::default(),
             authority,
             requests: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
@@ -140,11 +144,7 @@ impl Instance {
         mut request: Request<Full<Bytes>>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, SendError> {
-        let mut uri = Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| SendError::Unsent)?;
+        *request.uri_mut() = self.uri(&request).ok_or(SendError::Unsent)?;
         match timeout_at(deadline, connections.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
@@ -155,11 +155,25 @@ impl Instance {
         }
     }
 
+    /// A request's URI at this instance.
+    pub(crate) fn uri<B>(&self, request: &Request<B>) -> Option<Uri> {
+        let mut uri = Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(self.authority.clone());
+        uri.path_and_query = request.uri().path_and_query().cloned();
+        Uri::from_parts(uri).ok()
+    }
+
     /// Whether it accepts connections.
     pub(crate) async fn reachable(&self, limit: Duration) -> io::Result<()> {
+        self.connect(limit).await.map(drop)
+    }
+
+    /// Opens a connection within `limit`.
+    pub(crate) async fn connect(&self, limit: Duration) -> io::Result<TcpStream> {
         let Origin { host, port, .. } = &self.origin;
         let address = self.address.map(|address| address.to_string());
-        connect(address.as_deref().unwrap_or(host), *port, limit).await.map(drop)
+        connect(address.as_deref().unwrap_or(host), *port, limit).await
     }
 }
 

@@ -1,18 +1,21 @@
 //! The gateway: the one public address of the shop. It routes by path and knows no business rule.
 //!
 //! A request passes the [`proxy`], which decides whether to let it in and where it goes, and then
-//! one upstream: a service's router in this process, or a load balancer over remote instances. A
-//! request's body is read to its end before it is forwarded; a response's body streams.
+//! one upstream: a service's router in this process, a load balancer over remote instances, or, where
+//! gRPC is spoken to them, the service's REST routes over its gRPC client ([`grpc`]). A request's body
+//! is read to its end before it is forwarded; a response's body streams.
 //!
 //! Connections to instances are pooled by hyper-util's client. It knows whether a request was sent,
 //! which decides whether another instance may get it.
 
 mod body;
+mod channel;
 mod config;
 mod dns;
 mod ejection;
 mod error;
 mod frame;
+mod grpc;
 mod head;
 mod headers;
 mod instance;
@@ -35,7 +38,7 @@ use serde_json::Value;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use config::{Config, Limits, RateLimit, Upstream};
-pub use origin::{InvalidOrigin, Origin};
+pub use origin::{Carrier, InvalidOrigin, Origin};
 
 use proxy::Proxy;
 use tunnel::Tunnels;
@@ -75,8 +78,10 @@ impl Gateway {
     /// Waits until the gateway stops, and then until every WebSocket to a remote service is closed,
     /// with code 1012. They are closed over some seconds, so that clients come back one by one.
     pub fn sockets_closed(&self) -> impl Future<Output = ()> + Send + 'static {
-        let tunnels = self.tunnels.clone();
-        async move { tunnels.closed().await }
+        let (tunnels, own) = (self.tunnels.clone(), self.proxy.sockets_closed());
+        async move {
+            tokio::join!(tunnels.closed(), own);
+        }
     }
 
     /// What `/readyz` asks about: each remote upstream, and the parts that the configuration added.

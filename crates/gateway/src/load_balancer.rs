@@ -7,14 +7,15 @@ use std::{
 };
 
 use axum::{
-    body::Bytes,
-    http::{HeaderName, Method, Request, Response},
+    body::{Body, Bytes},
+    http::{HeaderMap, Method, Request, Response},
 };
 use gozon_contract::RandomSource;
+use gozon_http::IDEMPOTENCY_KEY;
 use gozon_seam::mutation;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Limits,
@@ -25,8 +26,6 @@ use crate::{
     metrics,
     origin::Origin,
 };
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The instances of one service.
 pub(crate) struct LoadBalancer {
@@ -78,8 +77,7 @@ impl LoadBalancer {
         }
     }
 
-    /// Sends a request to one instance, and on to others as long as that is safe: it was never
-    /// sent, or it may be repeated.
+    /// Sends a request to one instance and waits for the response's head.
     pub(crate) async fn send(
         &self,
         request: Request<Bytes>,
@@ -88,13 +86,76 @@ impl LoadBalancer {
     ) -> Result<(Response<Incoming>, Lease), ProxyError> {
         let repeatable = is_repeatable(&request);
         let (parts, body) = request.into_parts();
+        let attempt = |instance: Arc<Instance>| {
+            // A copy, since the client does not give back what it has not sent.
+            let attempt = Request::from_parts(parts.clone(), Full::new(body.clone()));
+            async move { instance.send(&self.connections, attempt, deadline).await }
+        };
+        self.dispatch(repeatable, load, attempt).await
+    }
+
+    /// Calls one instance over gRPC and waits for the whole response.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Bytes>,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<Response<Body>, ProxyError> {
+        let attempt = |instance: Arc<Instance>| {
+            let request = request.clone();
+            async move {
+                let response = self.open(&instance, Load::Requests, request, deadline).await?;
+                let (head, body) = response.into_parts();
+                match timeout_at(deadline, body.collect()).await {
+                    Ok(Ok(_)) if is_too_late(&head.headers) => Err(SendError::Timeout),
+                    Ok(Ok(whole)) => Ok(Response::from_parts(head, Body::new(whole))),
+                    Ok(Err(_)) => Err(SendError::Broken),
+                    Err(_) => Err(SendError::Timeout),
+                }
+            }
+        };
+        Ok(self.dispatch(repeatable, Load::Requests, attempt).await?.0)
+    }
+
+    /// Begins a watch at one instance over gRPC.
+    pub(crate) async fn watch(
+        &self,
+        request: Request<Bytes>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
+        let attempt = |instance: Arc<Instance>| {
+            let request = request.clone();
+            async move { self.open(&instance, Load::Sockets, request, deadline).await }
+        };
+        self.dispatch(true, Load::Sockets, attempt).await
+    }
+
+    async fn open(
+        &self,
+        instance: &Arc<Instance>,
+        load: Load,
+        request: Request<Bytes>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, SendError> {
+        instance.channels.send(instance, load, request, self.connect, deadline).await
+    }
+
+    /// Tries one instance, and others as long as that is safe: the request was never sent, or it may
+    /// be repeated.
+    async fn dispatch<R, F>(
+        &self,
+        repeatable: bool,
+        load: Load,
+        attempt: impl Fn(Arc<Instance>) -> F,
+    ) -> Result<(R, Lease), ProxyError>
+    where
+        F: Future<Output = Result<R, SendError>>,
+    {
         let instances = self.instances();
         let mut tried = Vec::new();
         let mut error = ProxyError::Unreachable;
         while let Some((at, lease)) = self.pick(&instances, load, &tried) {
-            // A copy, since the client does not give back what it has not sent.
-            let attempt = Request::from_parts(parts.clone(), Full::new(body.clone()));
-            match lease.instance.send(&self.connections, attempt, deadline).await {
+            match attempt(lease.instance.clone()).await {
                 Ok(response) => {
                     lease.instance.ejection.answered();
                     return Ok((response, lease));
@@ -190,6 +251,11 @@ fn two_of(count: usize, roll: u64) -> (usize, usize) {
     let (high, low) = ((roll >> 32) as usize, (roll & 0xffff_ffff) as usize);
     let first = low % count;
     (first, (first + 1 + high % (count - 1)) % count)
+}
+
+/// Whether the service has said that the deadline has passed: it is as late as if it said nothing.
+fn is_too_late(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code == "4")
 }
 
 /// Whether a request may be sent again although it may have been received: it changes nothing, or

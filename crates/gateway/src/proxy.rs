@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
+    Router,
     body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderMap, Response},
 };
+use gozon_api::{Live, orders, payments};
 use gozon_contract::{Clock, RandomSource};
 use gozon_http::Health;
+use gozon_rpc::{OrdersClient, PaymentsClient};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +24,7 @@ use crate::{
     route::{Target, target},
     token_bucket::TokenBuckets,
     tunnel::Tunnels,
-    upstream::Upstream,
+    upstream::{Shared, Upstream},
 };
 
 /// The proxy, with its upstreams.
@@ -33,6 +36,8 @@ pub(crate) struct Proxy {
     permits: Permits,
     buckets: Option<TokenBuckets>,
     clock: Clock,
+    /// The live clients whose sockets the gateway ends itself.
+    live: Live,
 }
 
 /// Answers every request that is not for the gateway itself.
@@ -50,17 +55,34 @@ impl Proxy {
         tunnels: &Tunnels,
         stop: &CancellationToken,
     ) -> Self {
-        let upstream =
-            |name, place| Upstream::new(name, place, &limits, random, tunnels.clone(), stop);
+        let live =
+            Live::new(limits.origins.clone(), limits.heartbeat, random.clone(), stop.clone());
+        let shared = Shared { limits: &limits, random, tunnels, stop };
+        let orders = Upstream::new("orders", orders, shared, |transport| {
+            let client = OrdersClient::new(transport, random.clone());
+            orders::rest(Arc::new(client), live.clone())
+        });
+        let payments = Upstream::new("payments", payments, shared, |transport| {
+            payments::rest(Arc::new(PaymentsClient::new(transport)))
+        });
+        // Pages are served over HTTP only.
+        let web = web.map(|web| Upstream::new("web", web, shared, |_| Router::new()));
         Self {
-            orders: upstream("orders", orders),
-            payments: upstream("payments", payments),
-            web: web.map(|web| upstream("web", web)),
+            orders,
+            payments,
+            web,
             permits: Permits::new(limits.in_flight),
             buckets: limits.rate.map(TokenBuckets::new),
             clock,
             limits,
+            live,
         }
+    }
+
+    /// Waits until the gateway stops, and then until the sockets that it ends itself are closed.
+    pub(crate) fn sockets_closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let live = self.live.clone();
+        async move { live.closed().await }
     }
 
     /// A part for each remote service. The shop is open while the web app is away.

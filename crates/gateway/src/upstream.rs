@@ -8,7 +8,7 @@ use axum::{
     http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE},
 };
 use gozon_contract::RandomSource;
-use gozon_http::Health;
+use gozon_http::{Edge, Health, RequestContext};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -16,55 +16,82 @@ use tower::Service as _;
 use crate::{
     config::{self, Limits},
     error::ProxyError,
+    grpc::GrpcTransport,
     headers,
     instance::Load,
     load_balancer::LoadBalancer,
     metrics::UpstreamMetrics,
+    origin::Carrier,
     permit::{Permit, keep_until_sent},
     tunnel::Tunnels,
 };
 
 /// How often names are looked up again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
+/// How much longer than a call the request that it belongs to may take.
+const GRPC_TIMEOUT_MARGIN: Duration = Duration::from_millis(200);
+
+/// What all upstreams are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) random: &'a RandomSource,
+    pub(crate) tunnels: &'a Tunnels,
+    pub(crate) stop: &'a CancellationToken,
+}
 
 /// A service behind the gateway.
 pub(crate) struct Upstream {
     name: &'static str,
     place: Place,
-    metrics: UpstreamMetrics,
+    metrics: Arc<UpstreamMetrics>,
     tunnels: Tunnels,
 }
 
 enum Place {
     Local(Router),
     Remote(Arc<LoadBalancer>),
+    /// The router answers REST and calls the service over gRPC.
+    Grpc(Router, Arc<LoadBalancer>),
 }
 
 impl Upstream {
+    /// `rest` makes the routes that answer REST over gRPC.
     pub(crate) fn new(
         name: &'static str,
         upstream: config::Upstream,
-        limits: &Limits,
-        random: &RandomSource,
-        tunnels: Tunnels,
-        stop: &CancellationToken,
+        shared: Shared<'_>,
+        rest: impl FnOnce(GrpcTransport) -> Router,
     ) -> Self {
+        let Shared { limits, random, stop, .. } = shared;
+        let metrics = Arc::new(UpstreamMetrics::new(name));
         let place = match upstream {
             config::Upstream::Local(router) => Place::Local(router),
             config::Upstream::Remote(origins) => {
+                let is_grpc =
+                    origins.first().is_some_and(|origin| origin.carrier() == Carrier::Grpc);
                 let balancer = Arc::new(LoadBalancer::new(name, origins, limits, random.clone()));
                 if balancer.has_names() {
                     gozon_seam::spawn(keep_resolving(balancer.clone(), stop.clone()));
                 }
-                Place::Remote(balancer)
+                if is_grpc {
+                    let (metrics, limit) = (metrics.clone(), limits.response);
+                    let transport = GrpcTransport { balancer: balancer.clone(), metrics, limit };
+                    let edge = Edge { service: name, random: random.clone() };
+                    Place::Grpc(gozon_http::edge(rest(transport), edge), balancer)
+                } else {
+                    Place::Remote(balancer)
+                }
             }
         };
-        Self { name, place, metrics: UpstreamMetrics::new(name), tunnels }
+        Self { name, place, metrics, tunnels: shared.tunnels.clone() }
     }
 
     /// A part that is missing while no instance can be reached; none if it is in this process.
     pub(crate) fn health(&self) -> Health {
-        let Place::Remote(balancer) = &self.place else { return Health::default() };
+        let (Place::Remote(balancer) | Place::Grpc(_, balancer)) = &self.place else {
+            return Health::default();
+        };
         let balancer = balancer.clone();
         Health::default().with(self.name, move || {
             let balancer = balancer.clone();
@@ -75,14 +102,21 @@ impl Upstream {
     /// Forwards a request and returns the response; its body streams.
     pub(crate) async fn call(
         &self,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         permit: Permit,
         deadline: Instant,
     ) -> Result<Response<Body>, ProxyError> {
         let started = Instant::now();
+        if let Some(context) = request.extensions_mut().get_mut::<RequestContext>() {
+            context.deadline = Some(deadline);
+        }
         let answer = match &self.place {
             Place::Local(router) => local(router, request, permit, deadline).await,
             Place::Remote(balancer) => self.remote(balancer, request, permit, deadline).await,
+            // The transport counts its calls, and is the first to see that the deadline has passed.
+            Place::Grpc(router, _) => {
+                return local(router, request, permit, deadline + GRPC_TIMEOUT_MARGIN).await;
+            }
         };
         match &answer {
             Ok(response) => {

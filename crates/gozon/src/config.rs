@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::{
     dead_letters::DeadLettersArgs,
-    settings::{DatabaseUrl, address, instance_url, log_filter, page_origin},
+    settings::{DatabaseUrl, address, instance_url, log_filter, page_origin, web_url},
     why::WhyArgs,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 /// Without a command it is `gozon up`: the whole shop in one process. Every flag can be given as
 /// an environment variable too, such as `GOZON_LISTEN` for `--listen`.
 #[derive(Debug, Parser)]
-#[command(name = "gozon", version, args_conflicts_with_subcommands = true)]
+#[command(name = "gozon", version)]
 pub struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or levels by module.
     #[arg(long, env = "GOZON_LOG", default_value = "info", global = true, value_parser = log_filter)]
@@ -174,15 +174,19 @@ pub struct Gateway {
     /// Where to serve /metrics, /livez and /readyz; off unless set; never make this public
     #[arg(long, env = "GOZON_ADMIN_LISTEN", value_parser = address)]
     pub admin_listen: Option<SocketAddr>,
-    /// The orders instances, such as http://10.0.0.5:8081,http://10.0.0.6:8081
+    /// The orders instances, such as http://10.0.0.5:8081,http://10.0.0.6:8081, or grpc://… to speak
+    /// gRPC to them
     #[arg(long, env = "GOZON_ORDERS_URLS", value_delimiter = ',', required = true, value_parser = instance_url)]
     pub orders_urls: Vec<String>,
     /// The payments instances
     #[arg(long, env = "GOZON_PAYMENTS_URLS", value_delimiter = ',', required = true, value_parser = instance_url)]
     pub payments_urls: Vec<String>,
     /// The instances of the web front end; without any there is no page
-    #[arg(long, env = "GOZON_WEB_URLS", value_delimiter = ',', value_parser = instance_url)]
+    #[arg(long, env = "GOZON_WEB_URLS", value_delimiter = ',', value_parser = web_url)]
     pub web_urls: Vec<String>,
+    /// Live sockets, which the gateway ends where it speaks gRPC.
+    #[command(flatten)]
+    pub sockets: Sockets,
     /// Limits on requests.
     #[command(flatten)]
     pub traffic: Traffic,
@@ -235,6 +239,14 @@ pub struct Stream {
     /// The most live sockets of one user on one orders instance
     #[arg(long, env = "GOZON_MAX_SOCKETS_PER_USER", default_value_t = 50)]
     pub max_sockets_per_user: usize,
+    /// Who may open live sockets, and how long they last.
+    #[command(flatten)]
+    pub sockets: Sockets,
+}
+
+/// Who may open live sockets, and how long they last.
+#[derive(Args, Clone, Debug)]
+pub struct Sockets {
     /// Origins whose pages may open live sockets, beside the shop's own; * lets every page
     #[arg(long, env = "GOZON_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = page_origin)]
     pub allowed_origins: Vec<String>,

@@ -37,8 +37,8 @@ pub fn merged() -> OpenApi {
         .contact(None::<Contact>)
         .build();
     let mut document = OpenApiBuilder::new().info(info).build();
-    document.merge(gozon_payments::openapi());
-    document.merge(gozon_orders::openapi());
+    document.merge(gozon_api::payments::openapi());
+    document.merge(gozon_api::orders::openapi());
     for path in document.paths.paths.values_mut() {
         add_gateway_answers(path);
     }

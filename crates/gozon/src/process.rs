@@ -36,6 +36,8 @@ pub struct Server {
     pub admin: Option<SocketAddr>,
     /// What is served.
     pub routes: Router,
+    /// Whether HTTP/2 is served too, for gRPC.
+    pub http2: bool,
     /// Whether it can do its work.
     pub health: Health,
     /// Its loops.
@@ -83,7 +85,7 @@ pub fn broker(
 /// Serves until `stop`; then takes no more requests, closes live streams, finishes the requests
 /// under way, and stops the loops, stage by stage. Metrics and health are served until the end.
 pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> {
-    let Server { name, listener, admin, routes, health, tasks } = server;
+    let Server { name, listener, admin, routes, http2, health, tasks } = server;
     let admin_stop = CancellationToken::new();
     if let Some(address) = admin {
         let metrics = Metrics::start().context("can't collect metrics")?;
@@ -97,7 +99,8 @@ pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> 
         stop.cancelled().await;
         tasks.stop_stage(Stage::Streams).await;
     };
-    let serving = serve(listener, routes, Limits::default(), stop.clone());
+    let limits = Limits { http2, ..Limits::default() };
+    let serving = serve(listener, routes, limits, stop.clone());
     tokio::select! {
         _ = async { tokio::join!(serving, streams_closed) } => {}
         () = failed.cancelled() => bail!("a loop of {name} has ended; see the log"),

@@ -1,10 +1,11 @@
 //! The services, each as a process of its own.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
+use anyhow::bail;
 use axum::Router;
 use gozon_contract::{Clock, RandomSource};
-use gozon_gateway::{Gateway, Limits, RateLimit, Upstream};
+use gozon_gateway::{Gateway, Limits, Origin, RateLimit, Upstream};
 use gozon_http::{Edge, Health, health_routes, observed};
 use gozon_orders::{Orders, Settings, StreamLimits};
 use gozon_payments::Payments;
@@ -13,6 +14,7 @@ use gozon_service::{Stage, Tasks};
 use crate::{
     config, migrate, openapi,
     process::{self, Server, stop_on_signal},
+    settings::names,
 };
 
 /// Number of users whose request rate is remembered.
@@ -23,12 +25,20 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
     let listener = process::listen(args.listen).await?;
     let tasks = Tasks::default();
     let gateway = Gateway::new(gozon_gateway::Config {
-        orders: remote(&args.orders_urls)?,
-        payments: remote(&args.payments_urls)?,
-        web: if args.web_urls.is_empty() { None } else { Some(remote(&args.web_urls)?) },
+        orders: remote("orders-urls", &args.orders_urls)?,
+        payments: remote("payments-urls", &args.payments_urls)?,
+        web: if args.web_urls.is_empty() {
+            None
+        } else {
+            Some(remote("web-urls", &args.web_urls)?)
+        },
         openapi: openapi::merged_json()?,
         health: Health::default(),
-        limits: args.traffic.into(),
+        limits: Limits {
+            origins: args.sockets.allowed_origins,
+            heartbeat: heartbeat(args.sockets.heartbeat),
+            ..args.traffic.into()
+        },
         clock: Clock::system(),
         random: RandomSource::system(),
         stop: tasks.stop_token(Stage::Streams),
@@ -39,14 +49,19 @@ pub async fn gateway(args: config::Gateway) -> anyhow::Result<()> {
         listener,
         admin: args.admin_listen,
         routes: gateway.router(),
+        http2: false,
         health: gateway.health(),
         tasks,
     };
     process::run(server, stop_on_signal()).await
 }
 
-fn remote(urls: &[String]) -> anyhow::Result<Upstream> {
-    Ok(Upstream::Remote(urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?))
+fn remote(setting: &str, urls: &[String]) -> anyhow::Result<Upstream> {
+    let origins: Vec<Origin> = urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+    if origins.iter().any(|origin| origin.carrier() != origins[0].carrier()) {
+        bail!("{}: give only http:// URLs, or only grpc:// URLs", names(setting));
+    }
+    Ok(Upstream::Remote(origins))
 }
 
 /// `gozon orders`.
@@ -63,6 +78,7 @@ pub async fn orders(args: config::Service) -> anyhow::Result<()> {
         listener,
         admin: args.admin_listen,
         routes: orders.routes,
+        http2: true,
         health: orders.health,
         tasks,
     };
@@ -90,6 +106,7 @@ pub async fn payments(args: config::Service) -> anyhow::Result<()> {
         listener,
         admin: args.admin_listen,
         routes: payments.routes,
+        http2: true,
         health: payments.health,
         tasks,
     };
@@ -105,7 +122,7 @@ pub async fn web(args: config::Web) -> anyhow::Result<()> {
         .fallback_service(crate::web::routes(&args.web_dir));
     let routes = observed(routes, Edge { service: "web", random: RandomSource::system() });
     let tasks = Tasks::default();
-    let server = Server { name: "web", listener, admin: None, routes, health, tasks };
+    let server = Server { name: "web", listener, admin: None, routes, http2: false, health, tasks };
     process::run(server, stop_on_signal()).await
 }
 
@@ -120,13 +137,27 @@ impl From<config::Traffic> for Limits {
     }
 }
 
+fn heartbeat(seconds: NonZeroU32) -> Duration {
+    Duration::from_secs(seconds.get().into())
+}
+
 impl From<config::Stream> for StreamLimits {
     fn from(args: config::Stream) -> Self {
         Self {
             sockets: args.max_sockets,
             sockets_per_user: args.max_sockets_per_user,
-            origins: args.allowed_origins,
-            heartbeat: Duration::from_secs(args.heartbeat.get().into()),
+            origins: args.sockets.allowed_origins,
+            heartbeat: heartbeat(args.sockets.heartbeat),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_waits_longer_than_a_service_for_its_database() {
+        assert!(Limits::default().response > gozon_store::STATEMENT_TIMEOUT);
     }
 }

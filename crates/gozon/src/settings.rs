@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{
-    Arg, ArgAction, Command, CommandFactory as _, Error, FromArgMatches as _,
+    Arg, ArgAction, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _,
     builder::BoolishValueParser,
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 use gozon_gateway::Origin;
 use gozon_store::Db;
@@ -56,8 +57,24 @@ pub fn read() -> Result<Cli, Error> {
     let mut command = command();
     command
         .try_get_matches_from_mut(env::args_os())
-        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        .and_then(|mut matches| {
+            check_places(&mut command, &matches)?;
+            Cli::from_arg_matches_mut(&mut matches)
+        })
         .map_err(|error| error.format(&mut command))
+}
+
+/// In front of a command there may be only what every command takes: a setting of `gozon up` would
+/// have no effect there.
+fn check_places(command: &mut Command, matches: &ArgMatches) -> Result<(), Error> {
+    let Some(name) = matches.subcommand_name() else { return Ok(()) };
+    let misplaced = command.get_arguments().find(|setting| {
+        let given = matches.value_source(setting.get_id().as_str());
+        !setting.is_global_set() && given == Some(ValueSource::CommandLine)
+    });
+    let Some(flag) = misplaced.and_then(Arg::get_long) else { return Ok(()) };
+    let reason = format!("--{flag} has no effect in front of {name}; write it after {name}");
+    Err(command.error(ErrorKind::ArgumentConflict, reason))
 }
 
 fn prepare(command: Command) -> Command {
@@ -203,6 +220,15 @@ pub fn instance_url(text: &str) -> Result<String, String> {
     match text.parse::<Origin>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("not the URL of an instance".to_owned()),
+    }
+}
+
+/// Reads the URL of an instance of the web front end: HTTP only.
+pub fn web_url(text: &str) -> Result<String, String> {
+    if text.starts_with("grpc:") {
+        Err("pages are not served over gRPC".to_owned())
+    } else {
+        instance_url(text)
     }
 }
 

@@ -57,6 +57,7 @@ pub async fn up(args: config::Up) -> anyhow::Result<()> {
         listener,
         admin: Some(args.admin_listen),
         routes: gateway.router(),
+        http2: false,
         health: gateway.health(),
         tasks,
     };

@@ -20,7 +20,7 @@ use axum::{
     extract::{MatchedPath, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
-        header::CONTENT_LENGTH,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::IntoResponse as _,
 };
@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Problem,
+    problem::GRPC,
     request_metrics::{RequestMetrics, method_label},
 };
 
@@ -47,7 +48,13 @@ pub struct RequestContext {
     pub request_id: Arc<str>,
     /// This hop's span in the request's trace.
     pub trace: TraceParent,
+    /// When nobody waits for the answer any more, if that is known.
+    pub deadline: Option<Instant>,
 }
+
+/// In the extensions of a gRPC response: the HTTP status that the same answer has over REST.
+#[derive(Clone, Copy, Debug)]
+pub struct RestStatus(pub StatusCode);
 
 /// The service, and where ids come from.
 #[derive(Clone, Debug)]
@@ -132,7 +139,7 @@ where
         let count = move |response: &mut Response<Body>| {
             let took = started.elapsed();
             let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-            observer.metrics.answered(route, method, response.status(), took);
+            observer.metrics.answered(route, method, status(response), took);
             add_timing(response.headers_mut(), observer.edge.service, took);
             took
         };
@@ -149,7 +156,9 @@ where
         let context = RequestContext {
             request_id: request_id(request.headers(), random),
             trace: trace(request.headers(), random),
+            deadline: None,
         };
+        let is_grpc = is_grpc(request.headers());
         // Writing a span's fields down is a quarter of what a request costs here, and a request
         // that is answered well has nothing to log: the span is for debugging.
         let span = tracing::debug_span!(
@@ -173,13 +182,17 @@ where
             if let Some(problem) = problem {
                 let mut headers = std::mem::take(response.headers_mut());
                 headers.remove(CONTENT_LENGTH);
-                response = problem.render(&context.request_id);
+                response = if is_grpc {
+                    problem.render_grpc()
+                } else {
+                    problem.render(&context.request_id)
+                };
                 response.headers_mut().extend(headers);
             }
             if let Ok(value) = HeaderValue::from_str(&context.request_id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
-            let (took, status) = (count(&mut response), response.status());
+            let (took, status) = (count(&mut response), status(&response));
             if status.is_server_error() {
                 tracing::warn!(
                     service,
@@ -202,10 +215,19 @@ where
     }
 }
 
-/// Says how long this hop took, in milliseconds, with all the hops behind it.
-fn add_timing(headers: &mut HeaderMap, service: &str, took: Duration) {
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()))
+}
+
+/// The status as REST has it: over gRPC, errors are answered with 200 too.
+fn status<B>(response: &Response<B>) -> StatusCode {
+    response.extensions().get().map_or(response.status(), |RestStatus(status)| *status)
+}
+
+/// Adds to `Server-Timing` how long a part took, in milliseconds, with all the parts behind it.
+pub fn add_timing(headers: &mut HeaderMap, part: &str, took: Duration) {
     let tenths = took.as_micros() / 100;
-    let value = format!("{service};dur={}.{}", tenths / 10, tenths % 10);
+    let value = format!("{part};dur={}.{}", tenths / 10, tenths % 10);
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.append(SERVER_TIMING, value);
     }

@@ -10,8 +10,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::RestStatus;
+
 /// The media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// The media type of gRPC, without the encoding that may follow.
+pub(crate) const GRPC: &str = "application/grpc";
 
 /// An error as a client sees it. Nothing internal goes in: no SQL, no path, no panic message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -120,6 +124,29 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response
+    }
+
+    /// The same for a gRPC call that no service has taken: an error without details.
+    pub(crate) fn render_grpc(&self) -> Response<Body> {
+        // https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
+        let code = match self.status {
+            404 | 405 => "12", // UNIMPLEMENTED
+            _ => "13",         // INTERNAL
+        };
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(RestStatus(self.status()));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        headers.insert("grpc-status", HeaderValue::from_static(code));
+        headers.insert(
+            "grpc-message",
+            HeaderValue::from_static(if code == "12" {
+                "no such method"
+            } else {
+                "internal error"
+            }),
+        );
         response
     }
 }

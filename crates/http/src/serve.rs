@@ -1,17 +1,18 @@
 //! Serving HTTP with limits on what a client may cost, and stopping without dropping anyone.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use gozon_contract::RandomSource;
-use gozon_seam::net::TcpListener;
-use hyper::{Request, body::Incoming, service::service_fn};
+use gozon_seam::net::{TcpListener, TcpStream};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use crate::refusal::ExplainRefusals;
+use crate::{http2, refusal::ExplainRefusals};
 
 /// The default maximum number of headers; hyper's own.
 const MAX_HEADERS: usize = 100;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long requests under way may take to finish once the server stops.
     pub drain: Duration,
+    /// Whether HTTP/2 (with prior knowledge) is served besides HTTP/1, for gRPC.
+    pub http2: bool,
 }
 
 impl Default for Limits {
@@ -42,6 +45,7 @@ impl Default for Limits {
             headers: MAX_HEADERS,
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
+            http2: false,
         }
     }
 }
@@ -49,7 +53,31 @@ impl Default for Limits {
 /// Serves `app` on `listener` until `stop`, then takes no new connection and lets requests under
 /// way finish.
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: CancellationToken) {
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let connections = TaskTracker::new();
+    let server =
+        Server { http1: http1(&limits), app, limits, random: RandomSource::system(), stop };
+    loop {
+        let accepted = gozon_seam::select! {
+            () = server.stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = server.clone().connection(stream, peer);
+                gozon_seam::spawn(connections.track_future(connection));
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+    drop(listener);
+    connections.close();
+    if timeout(limits.drain, connections.wait()).await.is_err() {
+        tracing::warn!("stopped with requests still under way");
+    }
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_bytes.max(8192))
@@ -58,50 +86,54 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
     if limits.headers != MAX_HEADERS {
         http.max_headers(limits.headers);
     }
-    let connections = TaskTracker::new();
-    // For the ids of requests that never reach the application.
-    let random = RandomSource::system();
-    loop {
-        let accepted = gozon_seam::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+    http
+}
+
+#[derive(Clone)]
+struct Server {
+    http1: http1::Builder,
+    app: Router,
+    limits: Limits,
+    /// For the ids of requests that never reach the application, and for jitter.
+    random: RandomSource,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Serves a connection to its end.
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
         let _ = stream.set_nodelay(true);
-        let app = app.clone();
+        let http2 = self.limits.http2 && {
+            let first = timeout(self.limits.head_timeout, http2::is_preface(&stream)).await;
+            let Ok(Ok(is_preface)) = first else { return };
+            is_preface
+        };
+        let app = self.app.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             app.clone().call(request)
         });
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(limits.write_timeout));
-        let io = TokioIo::new(ExplainRefusals::new(Box::pin(stream), random.clone()));
-        let connection = http.serve_connection(io, service).with_upgrades();
-        let stop = stop.clone();
-        gozon_seam::spawn(connections.track_future(async move {
+        stream.set_write_timeout(Some(self.limits.write_timeout));
+        let stream = Box::pin(stream);
+        let ended = if http2 {
+            // Boxed, since it is large, and most connections that stay are sockets of HTTP/1.
+            Box::pin(http2::serve(stream, service, &self.limits, &self.random, &self.stop)).await
+        } else {
+            let io = TokioIo::new(ExplainRefusals::new(stream, self.random));
+            let connection = self.http1.serve_connection(io, service).with_upgrades();
             let mut connection = pin!(connection);
-            let ended = gozon_seam::select! {
+            gozon_seam::select! {
                 ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = self.stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a connection ended badly");
             }
-        }));
-    }
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
-        tracing::warn!("stopped with requests still under way");
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended badly");
+        }
     }
 }
 

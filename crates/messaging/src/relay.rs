@@ -369,3 +369,6 @@ async fn delete_all(db: &Db, rows: &[OutboxRow]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod interleavings;

@@ -280,17 +280,13 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
                 .collect();
             let done: Vec<(&G, &[U::Reply])> =
                 answered.iter().map(|(i, replies)| (guards[*i], &replies[..])).collect();
-            // Marks first: the later of two repeats waits there, holding nothing that the other needs.
-            let mut writes = G::mark(&done, self.context.clock.now());
-            let marks = writes.len();
-            writes.extend(decision.writes);
+            let marks = G::mark(&done, self.context.clock.now());
             let added = self.context.outbox.add(decision.outgoing);
-            writes.extend(added.statement());
             let mut after_commit = decision.after_commit;
             if mutation!("side effects before the commit") {
                 after_commit.take().into_iter().for_each(|effect| effect());
             }
-            self.commit(work, writes, marks).await?;
+            self.commit(work, decision.writes, marks, added.statement()).await?;
             // Nothing below may fail: it is committed.
             if let Some(after_commit) = after_commit
                 && catch_unwind(AssertUnwindSafe(after_commit)).is_err()
@@ -305,25 +301,27 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
         Ok(outcomes.into_iter().flatten().collect())
     }
 
-    /// Commits what was decided; the first `marks` statements are the guards' marks.
+    /// Commits what was decided, with the guards' marks and the batch that goes out.
     async fn commit(
         &self,
         work: Work,
         mut writes: Vec<Statement>,
-        marks: usize,
+        marks: Vec<Statement>,
+        message: Option<Statement>,
     ) -> gozon_store::Result<()> {
-        if mutation!("a commit for the mark, one for the effect")
-            && (1..writes.len()).contains(&marks)
-        {
-            let effect = writes.split_off(marks);
-            work.commit(writes).await?;
-            return self.context.db.optimistic().await?.commit(effect).await;
+        if mutation!("a commit for the mark, one for the effect") && !marks.is_empty() {
+            work.commit(marks).await?;
+            writes.extend(message);
+            return self.context.db.optimistic().await?.commit(writes).await;
         }
-        if mutation!("a commit for the effect, one for the message") && writes.len() > 1 {
-            let message = writes.split_off(writes.len() - 1);
+        // Marks last: who locks what it reads has those rows first too, and if some take marks
+        // first and others rows, two repeats of one job wait for each other in a circle.
+        writes.extend(marks);
+        if mutation!("a commit for the effect, one for the message") && !writes.is_empty() {
             work.commit(writes).await?;
-            return self.context.db.optimistic().await?.commit(message).await;
+            return self.context.db.optimistic().await?.commit(Vec::from_iter(message)).await;
         }
+        writes.extend(message);
         match work.commit(writes).await {
             Err(Error::Unavailable(_)) if mutation!("errors of the commit ignored") => Ok(()),
             committed => committed,

@@ -4,11 +4,11 @@
 #![cfg(feature = "rabbitmq")]
 #![allow(clippy::unwrap_used, reason = "that is how a test fails")]
 
-use std::{env, process::Command, sync::Arc};
+use std::{process::Command, sync::Arc};
 
 use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{Batch, Broker, BrokerError, broker};
-use gozon_testkit::{Certificates, amqp_url};
+use gozon_testkit::{Certificates, amqp_url, amqps_url};
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
 /// A topic that no other test has.
@@ -74,72 +74,79 @@ async fn a_wrong_password_is_named() {
     }
 }
 
-/// Runs `rabbitmqctl` on the server.
-fn rabbitmqctl(arguments: &[&str]) {
+/// Runs Erlang expressions on the server. Starting `rabbitmqctl` takes seconds, so there is one for
+/// many of them.
+fn on_the_server(expressions: &[String]) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/services");
-    let status = Command::new(script).arg("rabbitmqctl").args(arguments).status().unwrap();
-    assert!(status.success(), "{arguments:?}");
+    let mut command = Command::new(script);
+    let status = command.args(["rabbitmqctl", "eval", &(expressions.join(", ") + ".")]).status();
+    assert!(status.unwrap().success(), "{expressions:?}");
+}
+
+/// Lets a user configure, write and read what these patterns match.
+fn permit(user: &str, [configure, write, read]: [&str; 3]) -> String {
+    format!(
+        "rabbit_auth_backend_internal:set_permissions(<<\"{user}\">>, <<\"/\">>, \
+         <<\"{configure}\">>, <<\"{write}\">>, <<\"{read}\">>, <<\"test\">>)"
+    )
 }
 
 /// Each right shows at another moment: when it connects, declares, or publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_permissions_are_named() {
     let topic = topic();
-    let user = format!("user-{:016x}", RandomSource::system().next_u64());
-    rabbitmqctl(&["add_user", &user, "secret"]);
-    let url = amqp_url().replacen("guest:guest@", &format!("{user}:secret@"), 1);
-    for why in refusals(&url, topic).await {
+    let unique = RandomSource::system().next_u64();
+    let [stranger, guest, reader] =
+        ["stranger", "guest", "reader"].map(|name| format!("{name}-{unique:016x}"));
+    let add = |user: &String| {
+        format!(
+            "rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"secret\">>, <<\"test\">>)"
+        )
+    };
+    let may_declare = [".*", "^(test[.].*|dead-letters)$", ".*"];
+    on_the_server(&[
+        add(&stranger),
+        add(&guest),
+        permit(&guest, ["", "", ""]),
+        add(&reader),
+        permit(&reader, may_declare),
+    ]);
+    let url_of = |user: &str| amqp_url().replacen("guest:guest@", &format!("{user}:secret@"), 1);
+    for why in refusals(&url_of(&stranger), topic).await {
         assert!(why.contains("let the user in: rabbitmqctl set_permissions"), "{why}");
     }
-    let permit = |configure: &str, write: &str, read: &str| {
-        rabbitmqctl(&["set_permissions", "--vhost", "/", &user, configure, write, read]);
-    };
-    permit("", "", "");
-    for why in refusals(&url, topic).await {
+    for why in refusals(&url_of(&guest), topic).await {
         assert!(why.contains("let the user configure, write and read"), "{why}");
     }
 
     // It may declare, so that it is let in; that it may not publish shows later.
-    permit(".*", "^(test[.].*|dead-letters)$", ".*");
-    let broker = connect(&url, topic);
+    let broker = connect(&url_of(&reader), topic);
     broker.ping().await.unwrap();
     for result in [broker.publish(&[batch(topic)]).await, broker.ping().await] {
         let why = result.unwrap_err().to_string();
         assert!(why.contains("let the user configure, write and read"), "{why}");
     }
-    permit(".*", ".*", ".*");
+    on_the_server(&[permit(&reader, [".*", ".*", ".*"])]);
     broker.publish(&[batch(topic)]).await.unwrap();
     broker.ping().await.unwrap();
-    rabbitmqctl(&["delete_user", &user]);
-}
-
-/// Where `scripts/services` has the server speak TLS, and the authority that it trusts.
-fn amqps() -> (String, String) {
-    let folder = env::var("GOZON_SERVICES_DIR").expect("run by `scripts/services run`");
-    let url = amqp_url();
-    let port = url.rsplit_once('@').unwrap().1.split(['/', ':']).nth(1).unwrap().to_owned();
-    let tls_port = port.parse::<u16>().unwrap() + 5;
-    let url = url.replacen("amqp:", "amqps:", 1);
-    let url = url.replacen(&format!("127.0.0.1:{port}"), &format!("localhost:{tls_port}"), 1);
-    (url, format!("{folder}/rabbitmq/authority.pem"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_spoken_with_a_server_that_is_trusted() {
     let topic = topic();
-    let (url, authority) = amqps();
-    let broker = connect(&format!("{url}?cacertfile={authority}"), topic);
+    let trusted = amqps_url();
+    let broker = connect(&trusted, topic);
     let mut subscriber = broker.subscribe(topic).await.unwrap();
     broker.publish(&[batch(topic)]).await.unwrap();
     assert_eq!(subscriber.receive(100).await.unwrap(), [batch(topic)]);
     subscriber.ack().await.unwrap();
 
     let others = Certificates::make();
-    let by_address = url.replacen("localhost", "127.0.0.1", 1);
+    let (url, _) = trusted.split_once('?').unwrap();
     for untrusted in [
-        url.clone(),
+        url.to_owned(),
         format!("{url}?cacertfile={}", others.stranger.display()),
-        format!("{by_address}?cacertfile={authority}"),
+        trusted.replacen("localhost", "127.0.0.1", 1),
     ] {
         let result = connect(&untrusted, topic).ping().await;
         assert!(matches!(result, Err(BrokerError::Away(_))), "{untrusted}: {result:?}");

@@ -2,8 +2,9 @@
 //! the clients that watch.
 
 mod apply;
-mod get;
-mod list;
+#[cfg(test)]
+mod interleavings;
+mod offer;
 mod place;
 mod recent;
 mod resend;
@@ -13,5 +14,5 @@ mod stream;
 mod unsettled;
 
 pub use resend::ask_again;
-pub use service::{MIGRATIONS, Orders, Settings, TOPICS, openapi};
+pub use service::{MIGRATIONS, Orders, Settings, TOPICS};
 pub use stream::StreamLimits;

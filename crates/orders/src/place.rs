@@ -1,37 +1,23 @@
-//! `POST /orders`: place an order. The order and the request for its payment are one transaction.
+//! Placing orders: an order and the request for its payment are one transaction.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::{Extension, extract::State, http::HeaderMap};
+use gozon_api::orders::Placed;
 use gozon_contract::{
-    Description, Money, ORDERS_SOURCE, Order, OrderId, OrderStatus, PAYMENT_REQUESTED,
-    PaymentRequested, TraceParent, UserId,
+    ORDERS_SOURCE, Order, OrderId, PAYMENT_REQUESTED, PaymentRequested, TraceParent, UserId,
 };
-use gozon_http::{Answer, Answered, CurrentUser, Fields, Problem, RequestContext};
+use gozon_http::Answer;
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, UseCase};
-use gozon_seam::mutation;
-use gozon_service::{IdempotencyKey, find_answer};
 use gozon_store::Reader;
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{recent::Recent, service::App, sql, stream::Subscriptions};
-
-/// What to order.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct NewOrder {
-    /// What it costs, in minor units.
-    amount: Money,
-    /// What it is.
-    description: Description,
-}
+use crate::{recent::Recent, sql, stream::Subscriptions};
 
 /// An order to be placed, and the trace that it is part of.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    order: Arc<Order>,
-    trace: TraceParent,
+    pub(crate) order: Arc<Order>,
+    pub(crate) trace: TraceParent,
 }
 
 /// Places orders.
@@ -43,18 +29,17 @@ pub(crate) struct PlaceOrders {
 #[async_trait]
 impl UseCase for PlaceOrders {
     type Command = Placement;
-    type Reply = Answer;
+    type Reply = Answer<Placed>;
 
     async fn decide(
         &self,
         _: &mut Reader,
         _: Mode,
         placements: &[&Placement],
-    ) -> Result<Decision<Answer>, Failure> {
+    ) -> Result<Decision<Answer<Placed>>, Failure> {
         let orders: Vec<_> = placements.iter().map(|placed| Arc::clone(&placed.order)).collect();
         let traces: Vec<_> = placements.iter().map(|placed| placed.trace).collect();
-        let reply =
-            |order: &Arc<Order>| Answer::created(&**order, Some(format!("/orders/{}", order.id)));
+        let reply = |order: &Arc<Order>| Ok(Placed((**order).clone()));
         let mut outgoing = Outgoing::default();
         for Placement { order, trace } in placements {
             outgoing.push(&payment_requested(order, Some(*trace)));
@@ -93,69 +78,9 @@ pub(crate) fn payment_requested(
     }
 }
 
-/// Place an order
-///
-/// The order is NEW at first; it is paid for in the background and becomes FINISHED, or CANCELLED
-/// with the reason.
-#[utoipa::path(
-    post,
-    path = "/orders",
-    tag = "orders",
-    params(
-        ("X-User-Id" = Uuid, Header, description = "The user"),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$", description = "A repeat with the same key does nothing twice"),
-    ),
-    request_body = NewOrder,
-    responses(
-        (status = 201, description = "The order", body = Order, headers(("Location" = String, description = "Where it is found"))),
-        (status = 400, description = "`missing_user_id`, `invalid_user_id`, `invalid_json`, `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`validation_failed`, `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`service_unavailable`, `too_many_unsettled`", body = Problem, content_type = "application/problem+json"),
-    ),
-)]
-pub(crate) async fn place(
-    State(app): State<App>,
-    CurrentUser(user_id): CurrentUser,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    mut fields: Fields,
-) -> Result<Answered, Problem> {
-    let amount = fields.money("amount");
-    let description = fields.description("description");
-    let (amount, description) = fields.finish(amount.zip(description))?;
-    let request = NewOrder { amount, description };
-    let key = IdempotencyKey::of(&headers, "POST /orders", &request)?;
-    if let Err(closed) = app.intake.check() {
-        // A repeat of an order that was placed is no new one.
-        let placed = match &key {
-            Some(_) if mutation!("no repeats while no new orders are taken") => None,
-            Some(key) => find_answer(&app.db, user_id, key).await?,
-            None => None,
-        };
-        return placed.ok_or(closed);
-    }
-
-    let now = app.clock.now();
-    let order = Order {
-        id: OrderId::new(now, &app.random),
-        user_id,
-        amount,
-        description: request.description,
-        status: OrderStatus::New,
-        cancel_reason: None,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
-    let placement = Placement { order: Arc::new(order), trace: context.trace };
-    app.place.submit(user_id, key, placement).await
-}
-
 #[cfg(test)]
 mod tests {
-    use gozon_contract::Timestamp;
+    use gozon_contract::{Description, Money, OrderStatus, Timestamp};
 
     use super::*;
 

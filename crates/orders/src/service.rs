@@ -1,25 +1,23 @@
 //! The orders service put together.
 
 use std::{
-    sync::{Arc, LazyLock, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
+use gozon_api::{Live, OrdersApi, orders::Placed};
 use gozon_contract::{
     Clock, ORDER_CHANGED, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic,
 };
-use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
+use gozon_http::{Edge, Health, edge, health_routes};
 use gozon_messaging::Broker;
-use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached};
+use gozon_service::{GroupCommit, Stage, Tasks, Wiring, attached, database_timing};
 use gozon_store::{DatabaseClock, Db, Migration};
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     apply::ApplyResults,
-    get, list, place,
     place::{PlaceOrders, Placement},
     recent::Recent,
     resend::Resend,
@@ -48,13 +46,13 @@ pub const MIGRATIONS: &[Migration] = &[
 /// The topics that the service reads or writes.
 pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED, ORDER_CHANGED];
 
-/// What the endpoints share.
+/// What the calls share.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) random: RandomSource,
-    pub(crate) place: GroupCommit<Placement>,
+    pub(crate) place: GroupCommit<Placement, Placed>,
     /// Whether new orders are taken.
     pub(crate) intake: Intake,
     pub(crate) subscriptions: Subscriptions,
@@ -75,35 +73,10 @@ pub struct Settings {
 
 /// A running orders service.
 pub struct Orders {
-    /// Its HTTP side.
+    /// REST and gRPC.
     pub routes: Router,
     /// Whether it can do its work.
     pub health: Health,
-}
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Gozon orders", description = "Placing orders and following them"),
-    tags((name = "orders", description = "Orders, and how their payment ends"))
-)]
-struct Api;
-
-/// The endpoints, and the document that describes them: the same for every start.
-static ROUTES: LazyLock<(Router<App>, Router)> = LazyLock::new(|| {
-    let (api, document) = endpoints().split_for_parts();
-    (api, openapi_route(document))
-});
-
-fn endpoints() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Api::openapi())
-        .routes(routes!(place::place, list::list))
-        .routes(routes!(stream::stream))
-        .routes(routes!(get::get))
-}
-
-/// The service's OpenAPI document.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    endpoints().into_openapi()
 }
 
 impl Orders {
@@ -116,7 +89,8 @@ impl Orders {
         random: RandomSource,
         tasks: &Tasks,
     ) -> Self {
-        let (subscriptions, recent) = (Subscriptions::new(settings.stream), Recent::new());
+        let live = settings.stream;
+        let (subscriptions, recent) = (Subscriptions::new(live.clone()), Recent::new());
         let clock = time.clock();
         let mut wiring =
             Wiring::new(NAME, db.clone(), Arc::clone(&broker), time, random.clone(), tasks);
@@ -156,10 +130,20 @@ impl Orders {
         let health =
             wiring.start().with(format!("{NAME}.{}", ORDER_CHANGED.name), attached(listening));
 
-        let app =
-            App { db, clock, random: random.clone(), place, intake, subscriptions, streams_stop };
-        let (api, document) = ROUTES.clone();
-        let routes = api.with_state(app).merge(health_routes(health.clone())).merge(document);
+        let live = Live::new(live.origins, live.heartbeat, random.clone(), streams_stop.clone());
+        let orders: Arc<dyn OrdersApi> = Arc::new(App {
+            db,
+            clock,
+            random: random.clone(),
+            place,
+            intake,
+            subscriptions,
+            streams_stop,
+        });
+        let grpc = gozon_rpc::orders(orders.clone(), health.clone(), live.stop.clone());
+        let routes =
+            gozon_api::orders::rest(orders, live).merge(health_routes(health.clone())).merge(grpc);
+        let routes = routes.layer(from_fn(database_timing));
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -1,20 +1,20 @@
 //! The payments service put together.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
+use gozon_api::{
+    PaymentsApi,
+    payments::{Deposit, Opened, ToppedUp},
+};
 use gozon_contract::{Clock, PAYMENT_REQUESTED, PAYMENT_SETTLED, RandomSource, Topic, UserId};
-use gozon_http::{Edge, Health, edge, health_routes, openapi_route};
+use gozon_http::{Edge, Health, edge, health_routes};
 use gozon_messaging::Broker;
-use gozon_service::{GroupCommit, Tasks, Wiring};
+use gozon_service::{GroupCommit, Tasks, Wiring, database_timing};
 use gozon_store::{DatabaseClock, Db, Migration};
-use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    balance, deposit,
-    deposit::{Deposit, Deposits},
-    entries, open_account,
+    deposit::Deposits,
     open_account::{OpenAccount, OpenAccounts},
     settle::Settle,
 };
@@ -32,47 +32,21 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 /// The topics that the service reads or writes.
 pub const TOPICS: &[Topic] = &[PAYMENT_REQUESTED, PAYMENT_SETTLED];
 
-/// What the endpoints share.
+/// What the calls share.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
-    pub(crate) open_account: GroupCommit<OpenAccount>,
-    pub(crate) deposit: GroupCommit<(UserId, Deposit)>,
+    pub(crate) open_account: GroupCommit<OpenAccount, Opened>,
+    pub(crate) deposit: GroupCommit<(UserId, Deposit), ToppedUp>,
 }
 
 /// A running payments service.
 pub struct Payments {
-    /// Its HTTP side.
+    /// REST and gRPC.
     pub routes: Router,
     /// Whether it can do its work.
     pub health: Health,
-}
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Gozon payments", description = "Accounts, top-ups and the ledger"),
-    tags((name = "accounts", description = "An account for each user, with its ledger"))
-)]
-struct Api;
-
-/// The endpoints, and the document that describes them: the same for every start.
-static ROUTES: LazyLock<(Router<App>, Router)> = LazyLock::new(|| {
-    let (api, document) = endpoints().split_for_parts();
-    (api, openapi_route(document))
-});
-
-fn endpoints() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Api::openapi())
-        .routes(routes!(open_account::open_account))
-        .routes(routes!(deposit::deposit))
-        .routes(routes!(balance::balance))
-        .routes(routes!(entries::entries))
-}
-
-/// The service's OpenAPI document.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    endpoints().into_openapi()
 }
 
 impl Payments {
@@ -91,9 +65,11 @@ impl Payments {
         wiring.inbox(PAYMENT_REQUESTED, Settle { clock: clock.clone() });
         let health = wiring.start();
 
-        let app = App { db, clock, open_account, deposit };
-        let (api, document) = ROUTES.clone();
-        let routes = api.with_state(app).merge(health_routes(health.clone())).merge(document);
+        let payments: Arc<dyn PaymentsApi> = Arc::new(App { db, clock, open_account, deposit });
+        let grpc = gozon_rpc::payments(payments.clone(), health.clone());
+        let routes =
+            gozon_api::payments::rest(payments).merge(health_routes(health.clone())).merge(grpc);
+        let routes = routes.layer(from_fn(database_timing));
         Self { routes: edge(routes, Edge { service: NAME, random }), health }
     }
 }

@@ -3,19 +3,20 @@
 //! A commit costs the same for one row or five hundred. While one runs, requests queue up; the next
 //! takes all of them. A request by itself never waits for others.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use gozon_contract::UserId;
-use gozon_http::{Answer, Answered, Problem};
+use gozon_http::{Answer, Answered, Problem, Reply};
 use gozon_messaging::{Context, Failure, Job, Outcome, Runner, UseCase};
 use gozon_seam::mutation;
+use gozon_store::add_database_time;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{IdempotencyKey, idempotency::Keyed, store_problem};
+use crate::{KeyedRequest, idempotency::Keyed, store_problem};
 
 /// The most requests in one transaction.
 const MAX_GROUP: usize = 500;
@@ -25,26 +26,29 @@ const MAX_QUEUED: usize = 5_000;
 const MAX_SPLIT_GROUPS: usize = 8;
 
 /// Takes requests to a use case and commits them in groups. Clones feed the same queue.
-pub struct GroupCommit<C> {
-    queue: mpsc::Sender<Waiting<C>>,
+pub struct GroupCommit<C, R> {
+    queue: mpsc::Sender<Waiting<C, R>>,
 }
 
-impl<C> Clone for GroupCommit<C> {
+impl<C, R> Clone for GroupCommit<C, R> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone() }
     }
 }
 
 /// A request and where its answer goes.
-struct Waiting<C> {
-    job: Job<Keyed, C>,
-    reply: oneshot::Sender<Result<Answered, Problem>>,
+struct Waiting<C, R> {
+    job: Job<Keyed<R>, C>,
+    reply: oneshot::Sender<Timed<R>>,
 }
 
-impl<C: Send + Sync + 'static> GroupCommit<C> {
+/// An answer, and how long the group's commit took.
+type Timed<R> = (Result<Answered<R>, Problem>, Duration);
+
+impl<C: Send + Sync + 'static, R: Reply> GroupCommit<C, R> {
     /// A group commit for `use_case`, and its loop, which ends after `stop` once all that was
     /// accepted is answered.
-    pub fn new<U: UseCase<Command = C, Reply = Answer>>(
+    pub fn new<U: UseCase<Command = C, Reply = Answer<R>>>(
         name: &'static str,
         context: Context,
         use_case: U,
@@ -57,7 +61,7 @@ impl<C: Send + Sync + 'static> GroupCommit<C> {
             splits: Arc::new(Semaphore::new(MAX_SPLIT_GROUPS)),
         };
         let run = async move {
-            let mut group: Vec<Waiting<C>> = Vec::new();
+            let mut group: Vec<Waiting<C, R>> = Vec::new();
             loop {
                 gozon_seam::select! {
                     count = waiting.recv_many(&mut group, MAX_GROUP) => if count == 0 { break },
@@ -86,26 +90,31 @@ impl<C: Send + Sync + 'static> GroupCommit<C> {
     pub async fn submit(
         &self,
         user: UserId,
-        key: Option<IdempotencyKey>,
+        request: Option<KeyedRequest>,
         command: C,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<Answered<R>, Problem> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { guard: Keyed { user, key }, commands: vec![command] };
+        let job =
+            Job { guard: Keyed { user, request, reply: PhantomData }, commands: vec![command] };
         self.queue
             .try_send(Waiting { job, reply })
             .map_err(|_| Problem::unavailable("too many requests are waiting; try again"))?;
-        answer.await.unwrap_or_else(|_| Err(Problem::unavailable("shutting down; try again")))
+        let Ok((answer, took)) = answer.await else {
+            return Err(Problem::unavailable("shutting down; try again"));
+        };
+        add_database_time(took);
+        answer
     }
 }
 
-struct Committer<U: UseCase<Reply = Answer>> {
+struct Committer<U: UseCase<Reply = Answer<R>>, R: Reply> {
     name: &'static str,
-    runner: Arc<Runner<U, Keyed>>,
+    runner: Arc<Runner<U, Keyed<R>>>,
     splits: Arc<Semaphore>,
 }
 
-impl<U: UseCase<Reply = Answer>> Committer<U> {
-    async fn commit(&self, group: Vec<Waiting<U::Command>>) {
+impl<U: UseCase<Reply = Answer<R>>, R: Reply> Committer<U, R> {
+    async fn commit(&self, group: Vec<Waiting<U::Command, R>>) {
         let started = Instant::now();
         let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
         metrics::histogram!("gozon_group_size", "writer" => self.name).record(f64::from(size));
@@ -122,11 +131,12 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
                 // Each answer wakes somebody who wants a processor. The relay goes first: the rest of
                 // the order's way depends on it.
                 tokio::task::yield_now().await;
-                answer(replies, outcomes);
+                answer(replies, outcomes, started);
             }
             // Whether it was committed is not known: to run it again could do it twice.
             Err(failure) if failure.is_unavailable() || jobs.len() == 1 => {
-                answer(replies, jobs.iter().map(|_| Err(failure.clone())).collect());
+                let failures = jobs.iter().map(|_| Err(failure.clone())).collect();
+                answer(replies, failures, started);
             }
             // One request's fault, or the lock of one row, holds up nobody else.
             Err(failure) => {
@@ -134,7 +144,7 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
                 let permit = Arc::clone(&self.splits).acquire_owned().await;
                 let runner = Arc::clone(&self.runner);
                 gozon_seam::spawn(async move {
-                    answer(replies, runner.singly(&jobs).await);
+                    answer(replies, runner.singly(&jobs).await, started);
                     drop(permit);
                 });
             }
@@ -144,16 +154,18 @@ impl<U: UseCase<Reply = Answer>> Committer<U> {
     }
 }
 
-fn answer(
-    replies: Vec<oneshot::Sender<Result<Answered, Problem>>>,
-    outcomes: Vec<Outcome<Answer>>,
+fn answer<R>(
+    replies: Vec<oneshot::Sender<Timed<R>>>,
+    outcomes: Vec<Outcome<Answer<R>>>,
+    started: Instant,
 ) {
+    let took = started.elapsed();
     for (reply, outcome) in replies.into_iter().zip(outcomes) {
-        let _ = reply.send(answered(outcome));
+        let _ = reply.send((answered(outcome), took));
     }
 }
 
-fn answered(outcome: Outcome<Answer>) -> Result<Answered, Problem> {
+fn answered<R>(outcome: Outcome<Answer<R>>) -> Result<Answered<R>, Problem> {
     match outcome {
         Ok(mut done) => match done.replies.pop() {
             Some(answer) => Ok(Answered { answer, replayed: done.repeated }),

@@ -6,11 +6,13 @@ mod health;
 mod idempotency;
 mod problem;
 mod tasks;
+mod timing;
 mod wiring;
 
 pub use group_commit::GroupCommit;
 pub use health::{attached, service_health};
-pub use idempotency::{EXPIRING, IdempotencyKey, MIGRATIONS, find_answer};
+pub use idempotency::{EXPIRING, KeyedRequest, MIGRATIONS, find_answer};
 pub use problem::store_problem;
 pub use tasks::{Stage, Tasks};
+pub use timing::database_timing;
 pub use wiring::Wiring;

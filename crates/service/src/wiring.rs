@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gozon_contract::{RandomSource, Topic};
-use gozon_http::{Answer, Health};
+use gozon_http::{Answer, Health, Reply};
 use gozon_messaging::{
     BacklogMetrics, Broker, Context, Expiring, HandOver, Inbox, Received, Relay, Retention, UseCase,
 };
@@ -45,11 +45,11 @@ impl<'a> Wiring<'a> {
     }
 
     /// Commits requests to `use_case` in groups, known as `name` in metrics.
-    pub fn group_commit<C: Send + Sync + 'static>(
+    pub fn group_commit<C: Send + Sync + 'static, R: Reply>(
         &self,
         name: &'static str,
-        use_case: impl UseCase<Command = C, Reply = Answer>,
-    ) -> GroupCommit<C> {
+        use_case: impl UseCase<Command = C, Reply = Answer<R>>,
+    ) -> GroupCommit<C, R> {
         let stop = self.tasks.stop_token(Stage::Requests);
         let (requests, run) = GroupCommit::new(name, self.context.clone(), use_case, stop);
         self.tasks.spawn(Stage::Requests, name, run);

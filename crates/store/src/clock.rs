@@ -10,6 +10,10 @@
 //! as if nothing had happened: no lease ends early, and nothing is purged before its time. A process
 //! that sees another correction than before follows it: it was made by one that knew the time before
 //! the jump, or by an operator, who may set it to 0.
+//!
+//! A process that stood still together with its monotonic clock, as on a machine that was suspended,
+//! sees the same as after a jump. So the instant of the latest measurement is kept in the database: if
+//! another process has measured a moment ago by the database's clock, that clock has not jumped.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -23,20 +27,28 @@ use tokio::time::{Instant, sleep};
 use crate::{Db, Error, Migration, Result, select};
 
 /// The table of a database that has a time.
-pub const CLOCK_MIGRATIONS: &[Migration] = &[Migration {
-    component: "clock",
-    version: 1,
-    postgres: "create table service_clock (
+pub const CLOCK_MIGRATIONS: &[Migration] = &[
+    Migration {
+        component: "clock",
+        version: 1,
+        postgres: "create table service_clock (
             one bigint primary key check (one = 1),
             correction bigint not null
         );
         insert into service_clock values (1, 0)",
-    sqlite: "create table service_clock (
+        sqlite: "create table service_clock (
             one integer primary key check (one = 1),
             correction integer not null
         ) strict;
         insert into service_clock values (1, 0)",
-}];
+    },
+    Migration {
+        component: "clock",
+        version: 2,
+        postgres: "alter table service_clock add column measured_at bigint not null default 0",
+        sqlite: "alter table service_clock add column measured_at integer not null default 0",
+    },
+];
 
 /// How often the time is measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,11 +57,18 @@ const MAX_ROUND_TRIP: Duration = Duration::from_millis(500);
 /// A larger difference between two measurements and the monotonic clock is a jump of the database's
 /// clock. Smaller ones are followed.
 const MAX_DRIFT: Duration = Duration::from_secs(2);
+/// A measurement of another process that is no older shows that the database's clock has not jumped by
+/// more than this since.
+const RECENT: Duration = Duration::from_secs(10);
+/// A process that has just started does not know whether the database's clock has just jumped.
+const NEWCOMER: Duration = Duration::from_secs(30);
 
 /// A measurement: the service's time at an instant of this process, and what is in it.
 struct Measured {
     now: Timestamp,
     correction: i64,
+    /// How long ago, by the database's clock, a process has measured that knew the time before.
+    known_before: i64,
     at: Instant,
 }
 
@@ -59,6 +78,7 @@ pub struct DatabaseClock {
     clock: Clock,
     /// The correction that was measured last.
     correction: AtomicI64,
+    started_at: Instant,
 }
 
 impl DatabaseClock {
@@ -72,7 +92,8 @@ impl DatabaseClock {
         if mutation!("each machine goes by its own clock") {
             clock = Clock::system();
         }
-        Ok(Self { db, clock, correction: AtomicI64::new(measured.correction) })
+        let correction = AtomicI64::new(measured.correction);
+        Ok(Self { db, clock, correction, started_at: measured.at })
     }
 
     /// The clock to use.
@@ -103,21 +124,28 @@ impl DatabaseClock {
         let expected = self.clock.now().minus(measured.at.elapsed());
         let ahead = measured.now.micros().saturating_sub(expected.micros());
         let known = self.correction.swap(measured.correction, Ordering::Relaxed);
-        let jumped =
-            ahead.unsigned_abs() > u64::try_from(MAX_DRIFT.as_micros()).unwrap_or(u64::MAX);
-        if !jumped || known != measured.correction || mutation!("jumps of the time are followed") {
-            if jumped {
+        let jumped = ahead.unsigned_abs() > micros(MAX_DRIFT).unsigned_abs();
+        let stood_still = ahead > micros(RECENT) && measured.is_known();
+        let is_followed = mutation!("jumps of the time are followed");
+        if !jumped || stood_still || known != measured.correction || is_followed {
+            if stood_still {
+                tracing::warn!(seconds = ahead / 1_000_000, "this process stood still");
+            } else if jumped {
                 tracing::warn!(seconds = ahead / 1_000_000, "another process has set the time");
             }
             self.clock.set(measured.now.plus(measured.at.elapsed()));
-            return Ok(());
+            return self.tell(&measured).await;
         }
         tracing::warn!(seconds = ahead / 1_000_000, "the database's clock has jumped; corrected");
         let mut tx = self.db.begin().await?;
         let correction = measured.correction.saturating_sub(ahead);
         let corrected = tx
-            .query("update service_clock set correction = $1 where one = 1 and correction = $2")
+            .query(
+                "update service_clock set correction = $1, measured_at = $2
+                 where one = 1 and correction = $3",
+            )
             .bind(correction)
+            .bind(measured.by_the_database())
             .bind(measured.correction)
             .execute()
             .await?;
@@ -128,6 +156,41 @@ impl DatabaseClock {
         self.correction.store(correction, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Keeps the instant of this measurement for the others. On SQLite there are none, except in the
+    /// simulator.
+    async fn tell(&self, measured: &Measured) -> Result<()> {
+        let is_newcomer = self.started_at.elapsed() < NEWCOMER;
+        let has_others = self.db.is_postgres() || cfg!(feature = "simulation");
+        if !has_others || is_newcomer || measured.was_just_told() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        let tell = "update service_clock set measured_at = $1 where one = 1";
+        tx.query(tell).bind(measured.by_the_database()).execute().await?;
+        tx.commit().await
+    }
+}
+
+impl Measured {
+    /// The instant by the database's own clock, in microseconds.
+    fn by_the_database(&self) -> i64 {
+        self.now.micros().saturating_sub(self.correction)
+    }
+
+    /// Whether another process has measured a moment ago, by the database's own clock.
+    fn is_known(&self) -> bool {
+        (0..=micros(RECENT)).contains(&self.known_before)
+    }
+
+    /// Whether that was so short a time ago that it need not be kept again.
+    fn was_just_told(&self) -> bool {
+        (0..micros(MEASURE_INTERVAL / 2)).contains(&self.known_before)
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 async fn measure(db: &Db) -> Result<Measured> {
@@ -135,18 +198,20 @@ async fn measure(db: &Db) -> Result<Measured> {
     let sent = Instant::now();
     let select = if db.is_postgres() {
         select!(
-            "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint), correction
+            "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint), correction,
+                    measured_at
              from service_clock where one = 1"
         )
     } else {
         select!(
-            "select cast(unixepoch('subsec') * 1000000 as integer), correction
+            "select cast(unixepoch('subsec') * 1000000 as integer), correction, measured_at
              from service_clock where one = 1"
         )
     };
-    let (now, correction): (i64, i64) = reader.query(select).fetch_one().await?;
+    let (now, correction, measured_at): (i64, i64, i64) = reader.query(select).fetch_one().await?;
     #[cfg(feature = "simulation")]
     let now = db.simulated_time().unwrap_or(now);
-    let at = sent + sent.elapsed() / 2;
-    Ok(Measured { now: Timestamp::from_micros(now.saturating_add(correction)), correction, at })
+    let (at, known_before) = (sent + sent.elapsed() / 2, now.saturating_sub(measured_at));
+    let now = Timestamp::from_micros(now.saturating_add(correction));
+    Ok(Measured { now, correction, known_before, at })
 }

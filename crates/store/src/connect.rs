@@ -15,6 +15,7 @@ use crate::{
     servers::Servers,
     session::{Sessions, Suspicion},
     sqlite_file::SqliteFile,
+    timing::counted,
     url::{self, PostgresUrl, Target},
 };
 
@@ -207,9 +208,9 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn read(&self) -> Result<Reader> {
         if self.read.is_behind_pooler() {
-            return Ok(Reader::new(self.read.begin(READ).await?, false));
+            return Ok(Reader::new(counted(self.read.begin(READ)).await?, false));
         }
-        Ok(Reader::new(self.read.pinged().await?, false))
+        Ok(Reader::new(counted(self.read.pinged()).await?, false))
     }
 
     /// Begins a transaction that only reads and sees one state of the database throughout.
@@ -218,7 +219,7 @@ impl Db {
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn snapshot(&self) -> Result<Reader> {
         let begin = if self.read.is_postgres() { SNAPSHOT } else { "begin" };
-        Ok(Reader::new(self.read.begin(begin).await?, false))
+        Ok(Reader::new(counted(self.read.begin(begin)).await?, false))
     }
 
     /// Asks the database for a sign of life.

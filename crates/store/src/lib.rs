@@ -39,6 +39,7 @@ mod sqlite {
 mod sqlite;
 mod sqlite_file;
 mod statement;
+mod timing;
 mod tx;
 mod url;
 
@@ -48,8 +49,10 @@ pub use error::{Error, Result, Retry};
 pub use migrate::{Migration, migrate};
 pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
+pub use session::STATEMENT_TIMEOUT;
 #[cfg(feature = "simulation")]
 pub use sqlite::reset;
 pub use statement::{Arg, Statement};
+pub use timing::{add_database_time, with_database_time};
 pub use tx::{Tx, Work};
 pub use url::{InvalidUrl, sqlite_file};

@@ -7,6 +7,7 @@ use crate::{
     Arg, Error, Result, Rows, Statement,
     session::{Connection, STATEMENT_TIMEOUT, Session, within},
     statement::{postgres, postgres_together, sqlite},
+    timing::counted,
 };
 
 /// A row type that reads from both databases: `#[derive(sqlx::FromRow)]` or a tuple.
@@ -223,7 +224,7 @@ impl<'r> Query<'r> {
                 }
             })
         };
-        let result: Result<_> = run.await;
+        let result: Result<_> = counted(run).await;
         reader.noted(result)
     }
 

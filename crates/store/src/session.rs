@@ -27,8 +27,9 @@ use crate::{
     sqlite::SqliteConnection,
 };
 
-/// The longest that a statement of a transaction may take. Ours take milliseconds.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a statement of a transaction may take. Ours take milliseconds. A PostgreSQL server
+/// ends it by itself some seconds earlier.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that the first statement on a connection may take: the server may be gone.
 pub(crate) const FIRST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a server takes to answer a statement that costs it nothing.

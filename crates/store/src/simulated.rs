@@ -77,7 +77,9 @@ pub fn reset(url: &str) -> crate::Result<()> {
         )
         .fetch_all(&mut connection)
         .await?;
-        let mut all = String::from("begin immediate; update service_clock set correction = 0; ");
+        let mut all = String::from(
+            "begin immediate; update service_clock set correction = 0, measured_at = 0; ",
+        );
         for (table,) in tables {
             all.push_str(&format!("delete from {table}; "));
         }

@@ -7,7 +7,10 @@ use std::{fs, path::Path, str::FromStr as _};
 
 use gozon_contract::RandomSource;
 use gozon_store::{CLOCK_MIGRATIONS, Db, Error, Result, Statement, migrate, select};
-use gozon_testkit::{Certificates, PgBouncer, TestDb, postgres_url, second_postgres_url};
+use gozon_testkit::{
+    Certificates, PgBouncer, TestDb, postgres_url, second_postgres_url, start_postgres_tls,
+    stop_postgres_tls,
+};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
 
 async fn write(db: &Db) -> Result<()> {
@@ -32,39 +35,17 @@ async fn run(url: &str, statements: &[&str]) {
     server.close().await.unwrap();
 }
 
-/// Writes a file of the server, as the user that it runs as.
-fn server_file(name: &str, text: &str) -> String {
-    let lines = text.lines().collect::<Vec<_>>().join("','");
-    format!("copy (select unnest(array['{lines}'])) to program 'umask 077; cat > {name}'")
-}
-
 #[tokio::test]
 async fn tls_is_spoken_as_the_url_says() {
     let certificates = Certificates::make();
     // The second server, so that the other tests go on without TLS.
     let server = second_postgres_url();
-    run(
-        &server,
-        &[
-            &server_file("gozon-test.pem", &certificates.certificate),
-            &server_file("gozon-test.key", &certificates.key),
-            "alter system set ssl_cert_file = 'gozon-test.pem'",
-            "alter system set ssl_key_file = 'gozon-test.key'",
-            "alter system set ssl = on",
-            "select pg_reload_conf()",
-        ],
-    )
-    .await;
+    start_postgres_tls(&server, &certificates).await;
     let by_name = server.replace("127.0.0.1", "localhost");
     let authority = certificates.authority.display();
     let stranger = certificates.stranger.display();
     let open = |url: &str, parameters: String| Db::open(&format!("{url}?{parameters}"), 1).unwrap();
 
-    // The server takes up its new settings a moment later.
-    let required = open(&server, "sslmode=require".to_owned());
-    while is_encrypted(&required).await.is_err() {
-        tokio::task::yield_now().await;
-    }
     for (url, parameters, encrypted) in [
         (&server, "sslmode=disable".to_owned(), false),
         (&server, "sslmode=prefer".to_owned(), true),
@@ -87,7 +68,7 @@ async fn tls_is_spoken_as_the_url_says() {
         assert!(error.is_unavailable(), "{parameters}: {error}");
         assert!(error.to_string().contains("certificate"), "{parameters}: {error}");
     }
-    run(&server, &["alter system reset ssl", "select pg_reload_conf()"]).await;
+    stop_postgres_tls(&server).await;
 }
 
 /// A database of one name on both servers, and the URL that names both.

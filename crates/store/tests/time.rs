@@ -86,3 +86,23 @@ async fn an_operator_may_set_the_time() {
     assert!(clock.clock().now().since(before) > 2 * HOUR);
     assert_eq!(correction(&test.db()).await, 0);
 }
+
+/// As a machine that was suspended: to one of its processes, the rest of the world has jumped.
+#[tokio::test]
+async fn a_process_that_stood_still_corrects_nothing() {
+    let test = shifted_database().await;
+    let clock = DatabaseClock::start(test.another()).await.unwrap();
+    let before = clock.clock().now();
+    shift(&test, 2).await;
+    // Another process was there all the time.
+    let mut tx = test.db().begin().await.unwrap();
+    let measured = "update service_clock set
+        measured_at = cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) - 3000000";
+    tx.query(measured).execute().await.unwrap();
+    tx.commit().await.unwrap();
+    clock.step().await.unwrap();
+    assert!(clock.clock().now().since(before) > HOUR);
+    assert_eq!(correction(&test.db()).await, 0);
+    clock.step().await.unwrap();
+    assert_eq!(correction(&test.db()).await, 0);
+}

@@ -16,8 +16,8 @@ const CONNECTIONS: u32 = 5;
 pub struct TestDb {
     db: Db,
     url: String,
-    /// Its name on the server, if it is on one.
-    on_server: Option<String>,
+    /// The server's URL and its name there, if it is on one.
+    on_server: Option<(String, String)>,
     _folder: Option<TempDir>,
 }
 
@@ -37,14 +37,20 @@ impl TestDb {
     /// # Panics
     /// If there is no server, or it won't make the database.
     pub async fn postgres() -> Self {
+        Self::postgres_at(&crate::postgres_url()).await
+    }
+
+    /// A database on the PostgreSQL server at `server`.
+    ///
+    /// # Panics
+    /// If it is not there, or won't make the database.
+    pub async fn postgres_at(server: &str) -> Self {
         let random = RandomSource::system();
         let name = format!("gozon_test_{:016x}", random.next_u64());
-        run_on_server(&format!("create database {name}")).await;
-        let options = PgConnectOptions::from_str(&crate::postgres_url())
-            .expect("a PostgreSQL URL")
-            .database(&name);
+        run_on_server(server, &format!("create database {name}")).await;
+        let options = PgConnectOptions::from_str(server).expect("a PostgreSQL URL").database(&name);
         let url = options.to_url_lossy().to_string();
-        Self { db: open(&url), url, on_server: Some(name), _folder: None }
+        Self { db: open(&url), url, on_server: Some((server.to_owned(), name)), _folder: None }
     }
 
     /// The database.
@@ -73,11 +79,9 @@ impl TestDb {
     /// # Panics
     /// If the server does not do it.
     pub async fn end_connections(&self) {
-        if let Some(name) = &self.on_server {
-            run_on_server(&format!(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
-            ))
-            .await;
+        if let Some((server, name)) = &self.on_server {
+            let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname";
+            run_on_server(server, &format!("{end} = '{name}'")).await;
         }
     }
 }
@@ -86,10 +90,9 @@ fn open(url: &str) -> Db {
     Db::open(url, CONNECTIONS).expect("a database URL")
 }
 
-async fn run_on_server(sql: &str) {
-    let mut server = PgConnection::connect(&crate::postgres_url())
-        .await
-        .expect("the PostgreSQL server of GOZON_TEST_POSTGRES_URL answers");
+async fn run_on_server(server: &str, sql: &str) {
+    let server = PgConnection::connect(server).await;
+    let mut server = server.expect("the PostgreSQL server of the environment answers");
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut server).await.expect(sql);
     let _ = server.close().await;
 }
@@ -97,11 +100,11 @@ async fn run_on_server(sql: &str) {
 impl Drop for TestDb {
     /// A thread of its own, since the test's runtime can't be waited for from here.
     fn drop(&mut self) {
-        let Some(name) = &self.on_server else { return };
-        let sql = format!("drop database {name} with (force)");
+        let Some((server, name)) = &self.on_server else { return };
+        let (server, sql) = (server.clone(), format!("drop database {name} with (force)"));
         let drop = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(run_on_server(&sql));
+            runtime.expect("a runtime").block_on(run_on_server(&server, &sql));
         });
         let dropped = drop.join().is_ok();
         assert!(dropped || std::thread::panicking(), "the test's database could not be dropped");

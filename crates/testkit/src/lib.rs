@@ -9,6 +9,7 @@ mod database;
 mod frozen;
 mod interleaving;
 mod pgbouncer;
+mod secured;
 mod wire;
 
 pub use certificates::Certificates;
@@ -16,6 +17,7 @@ pub use database::TestDb;
 pub use frozen::{frozen, pretty};
 pub use interleaving::{Explored, Failure, Interleaving, Process, Rewrite, Story};
 pub use pgbouncer::PgBouncer;
+pub use secured::{amqps_url, kafka_sasl_tls_url, start_postgres_tls, stop_postgres_tls};
 pub use wire::Wire;
 
 /// The URL of a PostgreSQL server on which databases may be made and dropped.

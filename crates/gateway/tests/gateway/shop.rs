@@ -107,7 +107,7 @@ impl Service {
             .unwrap();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let limits = gozon_http::Limits::default();
+            let limits = gozon_http::Limits { http2: true, ..gozon_http::Limits::default() };
             serve(listener, routes, limits, CancellationToken::new()).await;
         });
         Self { address, runtime: Some(runtime) }

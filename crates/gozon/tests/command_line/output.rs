@@ -1,6 +1,6 @@
 use std::process::{Command, Stdio};
 
-use crate::{gozon, run, stderr, stdout};
+use crate::{gozon, run, signals::Running, stderr, stdout};
 
 /// Runs a command whose output nobody reads.
 fn unread(arguments: &[&str]) -> std::process::Output {
@@ -51,4 +51,18 @@ fn progress_is_shown_on_a_terminal_only() {
         let quiet = run(&arguments, &[("GOZON_LOG", "error")]);
         assert_eq!(stderr(&quiet), "", "{command:?}");
     }
+}
+
+#[test]
+fn a_load_has_a_progress_bar_on_a_terminal_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = ["--data-dir", folder.path().to_str().unwrap()];
+    let listen = ["up", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut shop = Running::start(&[listen.as_slice(), &place].concat());
+    let url = format!("http://{}", shop.address());
+    let load = ["bench", "--url", &url, "--orders", "20", "--users", "4"];
+    let shown = on_a_terminal(&load);
+    assert!(shown.contains(" 0 % "), "{shown}");
+    let quiet = run(&load, &[("GOZON_LOG", "error")]);
+    assert_eq!(stderr(&quiet), "", "{quiet:?}");
 }

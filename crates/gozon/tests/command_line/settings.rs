@@ -69,6 +69,44 @@ fn an_unknown_log_level_lists_the_levels() {
 }
 
 #[test]
+fn a_setting_of_every_command_may_stand_before_it() {
+    for arguments in [["--log", "error", "openapi"], ["openapi", "--log", "error"]] {
+        stdout(&run(&arguments, &[]));
+    }
+    let output = run(&["--log", "loud", "openapi"], &[]);
+    assert!(stderr(&output).contains("(GOZON_LOG) can't be \"loud\""), "{output:?}");
+    let output = run(&["--listen", ":0", "openapi"], &[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = stderr(&output);
+    assert!(said.contains("--listen has no effect in front of openapi"), "{said}");
+    // A variable is for whichever command takes it.
+    stdout(&run(&["openapi"], &[("GOZON_LISTEN", ":0")]));
+}
+
+#[test]
+fn a_kafka_url_that_asks_in_vain_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let place = ["up", "--data-dir", folder, "--listen", "127.0.0.1:0"];
+    for (parameters, instead) in [
+        ("tls=true", "there are: partitions, security.protocol"),
+        ("security.protocol=sasl_ssl&sasl.mechanism=GSSAPI", "PLAIN, SCRAM-SHA-256"),
+        ("security.protocol=sasl_ssl", "sasl.mechanism=SCRAM-SHA-512"),
+        (
+            "security.protocol=sasl_ssl&sasl.mechanism=PLAIN&ssl.ca.location=/nowhere",
+            "can't read /nowhere",
+        ),
+    ] {
+        let url = format!("kafka://me:sesame@host:9092?{parameters}");
+        let output = run(&place, &[("GOZON_BROKER_URL", &url)]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("(GOZON_BROKER_URL) can't be used"), "{said}");
+        assert!(said.contains(instead) && !said.contains("sesame"), "{said}");
+    }
+}
+
+#[test]
 fn an_unusable_url_names_its_variable_not_its_value() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();

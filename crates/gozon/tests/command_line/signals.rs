@@ -7,13 +7,13 @@ use std::{
 use crate::gozon;
 
 /// A serving process and what it logs.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     log: BufReader<ChildStderr>,
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = gozon(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
@@ -32,7 +32,7 @@ impl Running {
     }
 
     /// The address that it says it listens on.
-    fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let line = self.wait_for("listens on http://");
         let (_, rest) = line.split_once("http://").unwrap();
         rest.split('"').next().unwrap().to_owned()

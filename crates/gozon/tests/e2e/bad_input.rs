@@ -11,6 +11,8 @@ use crate::harness::{Combo, Door, Plan, Reply, Shop, Truth, User};
 
 on_every_combo!(every_bad_request_has_its_answer, what_is_no_http);
 
+over_grpc_too!(every_bad_request_has_its_answer);
+
 /// What is sent, and the status and code of the answer.
 type Case = (String, RequestBuilder, u16, &'static str);
 
@@ -269,8 +271,22 @@ fn targets(user: &User) -> Vec<Case> {
     cases
 }
 
-/// Values of the right form, but not acceptable: each with the errors of its fields.
-async fn check_values(user: &User) -> usize {
+/// Every bad request of this user, to compare the answers of two doors.
+pub fn corpus(user: &User) -> Vec<(String, RequestBuilder)> {
+    let cases = [bodies(user), headers(user, &user.door), targets(user)].into_iter().flatten();
+    let mut corpus: Vec<_> = cases.map(|(what, request, ..)| (what, request)).collect();
+    for (path, body, _) in values() {
+        let request = user.request(Method::POST, path).header("content-type", "application/json");
+        corpus.push((format!("{path} {body}"), request.body(body)));
+    }
+    corpus
+}
+
+/// A path and body, and the errors of its fields.
+type Value = (&'static str, String, Vec<(&'static str, &'static str)>);
+
+/// Values of the right form, but not acceptable.
+fn values() -> Vec<Value> {
     let too_long = json!("я".repeat(1001)).to_string();
     let descriptions: &[(&str, &str)] = &[
         ("null", "wrong_type"),
@@ -282,7 +298,7 @@ async fn check_values(user: &User) -> usize {
         (r#""a\u0000b""#, "out_of_range"),
         (&too_long, "out_of_range"),
     ];
-    let mut cases = vec![
+    let mut cases: Vec<Value> = vec![
         ("/orders", "{}".to_owned(), vec![("amount", "required"), ("description", "required")]),
         (
             "/orders",
@@ -309,6 +325,11 @@ async fn check_values(user: &User) -> usize {
         cases.push(("/orders", order, vec![("description", code)]));
     }
 
+    cases
+}
+
+async fn check_values(user: &User) -> usize {
+    let cases = values();
     let count = cases.len();
     for (path, body, expected) in cases {
         let request = user.request(Method::POST, path).header("content-type", "application/json");

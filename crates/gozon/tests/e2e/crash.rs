@@ -15,6 +15,8 @@ use crate::harness::{self, Combo, Plan, Shop, User, soaking};
 
 on_every_combo!(nothing_is_lost_or_done_twice);
 
+over_grpc_too!(nothing_is_lost_or_done_twice; with kafka: nothing_is_lost_or_done_twice);
+
 /// What clients were told.
 #[derive(Default)]
 struct Told {

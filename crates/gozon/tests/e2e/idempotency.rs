@@ -7,6 +7,8 @@ use crate::harness::{Combo, Plan, Reply, User, at_once};
 
 on_every_combo!(fifty_at_once_do_one_thing, a_key_belongs_to_its_request, a_key_outlives_a_crash);
 
+over_grpc_too!(fifty_at_once_do_one_thing, a_key_belongs_to_its_request, a_key_outlives_a_crash);
+
 async fn with_key(user: &User, path: &str, key: &str, body: &Value) -> Reply {
     Reply::to(user.request(Method::POST, path).header("idempotency-key", key).json(body)).await
 }

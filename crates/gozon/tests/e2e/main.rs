@@ -2,7 +2,8 @@
 //!
 //! Each story is told on SQLite with the broker inside the process, on PostgreSQL with RabbitMQ,
 //! and on PostgreSQL with Kafka, unless it makes no sense there. `scripts/services run -- cargo
-//! test -p gozon` brings the servers.
+//! test -p gozon` brings the servers. What matters most is told with gRPC between the gateway and the
+//! services too; with `GOZON_TEST_INSIDE=grpc` all of it is.
 
 /// Makes a test for each combination of database and broker out of each `async fn(Combo)` named.
 macro_rules! on_every_combo {
@@ -23,10 +24,22 @@ macro_rules! on_every_combo {
     };
 }
 
+/// The same with gRPC between the gateway and the services, for the stories that matter there.
+macro_rules! over_grpc_too {
+    ($($story:ident),+ $(,)?) => {
+        on_every_combo!(@ postgres_rabbit_grpc, PostgresRabbitGrpc, $($story),+);
+    };
+    ($($story:ident),+; with kafka: $($kafka:ident),+ $(,)?) => {
+        over_grpc_too!($($story),+);
+        on_every_combo!(@ postgres_kafka_grpc, PostgresKafkaGrpc, $($kafka),+);
+    };
+}
+
 mod harness;
 
 mod audit;
 mod bad_input;
+mod carriers;
 mod crash;
 mod dead_letters;
 mod duplicates;
@@ -39,6 +52,7 @@ mod outages;
 mod plans;
 mod race;
 mod scenario;
+mod servers_people_have;
 mod sockets;
 mod streams;
 mod websocket;

@@ -22,6 +22,8 @@ async fn of_the_servers_with_kafka() {
 
 on_every_combo!(a_stop_finishes_what_was_accepted, many_migrate_at_once);
 
+over_grpc_too!(a_stop_finishes_what_was_accepted);
+
 async fn one_after_the_other(combo: Combo) {
     let servers = Servers::of(combo).await;
     let mut shop = servers.plan().await.start().await;

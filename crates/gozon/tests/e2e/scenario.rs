@@ -8,7 +8,13 @@ on_every_combo!(
     an_order_is_paid_for,
     orders_that_are_not_covered,
     lists_in_pages,
-    requests_have_ids
+    requests_have_ids,
+    answers_say_how_long_each_part_took
+);
+
+over_grpc_too!(
+    an_order_is_paid_for, lists_in_pages, requests_have_ids;
+    with kafka: an_order_is_paid_for, orders_that_are_not_covered
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,5 +176,29 @@ async fn requests_have_ids(combo: Combo) {
         let reply = Reply::to(shop.door().request(reqwest::Method::GET, document)).await;
         assert_eq!(reply.status, 200, "{document}");
     }
+    shop.close().await;
+}
+
+async fn answers_say_how_long_each_part_took(combo: Combo) {
+    let shop = Shop::on(combo).await;
+    let user = shop.new_user().with_balance(100).await;
+    let parts = |reply: &Reply| {
+        let values = reply.headers.get_all("server-timing").into_iter();
+        let parts = values.map(|value| {
+            let (part, took) = value.to_str().expect("a text").split_once(";dur=").expect("dur");
+            took.parse::<f64>().expect("milliseconds");
+            part.to_owned()
+        });
+        parts.collect::<Vec<_>>()
+    };
+    let order = user.post("/orders", &json!({"amount": 10, "description": "a kettle"})).await;
+    for reply in [&order, &user.get("/orders").await, &user.get("/orders?cursor=x").await] {
+        let expected = ["database", "orders", "gateway"];
+        // A request that is refused by its looks never gets to the database.
+        let from = usize::from(reply.status == 400);
+        assert_eq!(parts(reply), expected[from..], "{}", reply.text);
+    }
+    let balance = user.get("/accounts/balance").await;
+    assert_eq!(parts(&balance), ["database", "payments", "gateway"]);
     shop.close().await;
 }

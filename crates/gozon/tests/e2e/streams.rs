@@ -20,6 +20,15 @@ on_every_combo!(
     server_sent_events_resume_where_they_ended,
 );
 
+over_grpc_too!(
+    every_socket_sees_its_users_orders,
+    clients_that_reconnect_miss_nothing,
+    late_frames_never_turn_an_order_back,
+    a_frame_is_an_order,
+    server_sent_events_resume_where_they_ended;
+    with kafka: clients_that_reconnect_miss_nothing, server_sent_events_resume_where_they_ended
+);
+
 const USERS: usize = 30;
 const SOCKETS: usize = 3;
 const ORDERS: usize = 2_000;

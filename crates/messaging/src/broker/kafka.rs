@@ -11,7 +11,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -28,9 +28,10 @@ use rdkafka::{
     metadata::MetadataTopic,
     producer::{FutureProducer, Producer as _},
 };
+use tokio::sync::Mutex;
 
 use self::{
-    client::{Events, Quiet, Refusal, away, blocking, in_time},
+    client::{Events, Quiet, Refusal, away, blocking, failed, in_time},
     publish::deliver,
     subscriber::Attached,
     url::KafkaUrl,
@@ -105,8 +106,8 @@ impl Kafka {
         config
     }
 
-    fn producer(&self) -> Result<Arc<Producer>, BrokerError> {
-        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn producer(&self) -> Result<Arc<Producer>, BrokerError> {
+        let mut slot = self.producer.lock().await;
         if let Some(producer) = slot.as_ref() {
             return Ok(Arc::clone(producer));
         }
@@ -123,26 +124,28 @@ impl Kafka {
             // As Java clients partition, so that other producers agree with us.
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.kbytes", "16384");
-        let producer = Arc::new(Producer::new(&config, &self.refusal)?);
+        let producer = Arc::new(Producer::new(config, &self.refusal).await?);
         *slot = Some(Arc::clone(&producer));
         Ok(producer)
     }
 
     /// A producer that met a fatal error (its messages are out of sequence, for example) stays
-    /// unusable; the next publish makes a new one.
-    fn replace_if_broken(&self, producer: &Arc<Producer>) {
-        let Some((_, reason)) = producer.client().fatal_error() else { return };
+    /// unusable; the next publish makes a new one. The error, if there is one.
+    async fn replace_if_broken(&self, producer: &Arc<Producer>) -> Option<BrokerError> {
+        let (code, reason) = producer.client().fatal_error()?;
         tracing::warn!(reason, "the producer met a fatal error; starting a new one");
-        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.producer.lock().await;
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, producer)) {
             *slot = None;
         }
+        Some(failed(KafkaError::MessageProduction(code)))
     }
 
     async fn declare(&self) -> Result<(), BrokerError> {
-        let admin = Admin::new(&self.config(), &self.refusal)?;
+        let producer = self.producer().await?;
+        let admin = Admin::new(self.config(), &self.refusal);
         let partitions = self.url.partitions.unwrap_or(PARTITIONS);
-        topics::declare(admin, self.topics, partitions).await?;
+        topics::declare(&producer, admin, self.topics, partitions).await?;
         self.declared.store(true, Ordering::Release);
         Ok(())
     }
@@ -151,7 +154,11 @@ impl Kafka {
         if self.declared.load(Ordering::Acquire) { Ok(()) } else { self.declare().await }
     }
 
-    fn consumer(&self, topic: Topic, config: &[(&str, &str)]) -> Result<Consumer, BrokerError> {
+    async fn consumer(
+        &self,
+        topic: Topic,
+        config: &[(&str, &str)],
+    ) -> Result<Consumer, BrokerError> {
         let mut all = self.config();
         all.set("group.id", format!("gozon.{}", topic.name))
             // Being received is not being dealt with: see `Attached::ack`.
@@ -166,35 +173,37 @@ impl Kafka {
         for (key, value) in config {
             all.set(*key, *value);
         }
-        Consumer::new(&all, &self.refusal)
+        Consumer::new(all, &self.refusal).await
     }
 
     /// Joins the group of the topic's competing consumers.
-    fn join(&self, topic: Topic) -> Result<Consumer, BrokerError> {
-        let consumer = self.consumer(
-            topic,
-            &[
-                ("auto.offset.reset", "earliest"),
-                // Commits what was acknowledged, and nothing else.
-                ("enable.auto.commit", "true"),
-                ("auto.commit.interval.ms", "200"),
-                // A rebalance lets everybody go on with what stays theirs.
-                ("partition.assignment.strategy", "cooperative-sticky"),
-                // What a killed instance had goes to the others this much later.
-                ("session.timeout.ms", "6000"),
-                ("heartbeat.interval.ms", "1500"),
-                // And what an instance had that is alive but stuck.
-                ("max.poll.interval.ms", "60000"),
-            ],
-        )?;
+    async fn join(&self, topic: Topic) -> Result<Consumer, BrokerError> {
+        let consumer = self
+            .consumer(
+                topic,
+                &[
+                    ("auto.offset.reset", "earliest"),
+                    // Commits what was acknowledged, and nothing else.
+                    ("enable.auto.commit", "true"),
+                    ("auto.commit.interval.ms", "200"),
+                    // A rebalance lets everybody go on with what stays theirs.
+                    ("partition.assignment.strategy", "cooperative-sticky"),
+                    // What a killed instance had goes to the others this much later.
+                    ("session.timeout.ms", "6000"),
+                    ("heartbeat.interval.ms", "1500"),
+                    // And what an instance had that is alive but stuck.
+                    ("max.poll.interval.ms", "60000"),
+                ],
+            )
+            .await?;
         consumer.subscribe(&[topic.name]).map_err(away)?;
         Ok(consumer)
     }
 
     /// Listens to every partition from its end, as it is now.
     async fn listen(&self, topic: Topic) -> Result<Attached, BrokerError> {
-        let consumer = self
-            .consumer(topic, &[("auto.offset.reset", "latest"), ("enable.auto.commit", "false")])?;
+        let config = [("auto.offset.reset", "latest"), ("enable.auto.commit", "false")];
+        let consumer = self.consumer(topic, &config).await?;
         let (consumer, partitions) = blocking(move || {
             let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
             let mut ends = TopicPartitionList::new();
@@ -216,12 +225,14 @@ impl Kafka {
 
     async fn publish_all(&self, batches: &[Batch]) -> Result<(), BrokerError> {
         self.ensure_declared().await?;
-        let producer = self.producer()?;
+        let producer = self.producer().await?;
         let (known, unknown): (Vec<_>, Vec<_>) = batches
             .iter()
             .partition(|batch| self.topics.iter().any(|topic| topic.name == batch.topic));
-        let outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
-        self.replace_if_broken(&producer);
+        let mut outcome = in_time(PUBLISH_TIMEOUT, deliver(&producer, known)).await;
+        if let Some(fatal) = self.replace_if_broken(&producer).await {
+            outcome = outcome.map_err(|_| fatal);
+        }
         // The topics may be gone; and to ask for them first keeps what can't be delivered out of
         // the producer's buffer for as long as the cluster is away.
         let mut refused = outcome.inspect_err(|_| self.declared.store(false, Ordering::Release))?;
@@ -238,7 +249,7 @@ impl Kafka {
         }
         self.declare().await?;
         match topic.delivery {
-            Delivery::Competing => Ok(Attached::new(self.join(topic)?, topic)),
+            Delivery::Competing => Ok(Attached::new(self.join(topic).await?, topic)),
             Delivery::Broadcast => self.listen(topic).await,
         }
     }
@@ -257,7 +268,7 @@ impl Broker for Kafka {
     async fn ping(&self) -> Result<(), BrokerError> {
         let ping = async {
             self.ensure_declared().await?;
-            let producer = self.producer()?;
+            let producer = self.producer().await?;
             let topic = self.topics.first().map(|topic| topic.name);
             blocking(move || producer.client().fetch_metadata(topic, PING_TIMEOUT)).await
         };

@@ -45,7 +45,8 @@ impl From<Raw> for PendingRow {
     }
 }
 
-/// Keeps events for attempts at `next`. One that is kept already begins anew.
+/// Keeps events for attempts at `next`. One that is kept already goes on with its attempts, or an
+/// event that is sent again and again would never become a dead letter.
 pub(crate) fn keep(rows: &[PendingRow], next: Timestamp) -> Statement {
     let rows = Rows::of(rows)
         .text("id", |row| row.message.id.clone())
@@ -61,11 +62,7 @@ pub(crate) fn keep(rows: &[PendingRow], next: Timestamp) -> Statement {
             (id, topic, partition_key, body, received_at, attempts, next_attempt_at, error)
          select id, topic, partition_key, body, received_at, attempts, $1, error from {rows}
          where true
-         on conflict (id) do update set
-            body = excluded.body,
-            attempts = excluded.attempts,
-            next_attempt_at = excluded.next_attempt_at,
-            error = excluded.error",
+         on conflict (id) do update set body = excluded.body, error = excluded.error",
     )
     .bind(next.micros())
     .rows(rows)

@@ -11,6 +11,7 @@ use crate::{
 
 on_both_databases!(
     failing_event_is_retried_with_growing_waits_then_dead,
+    event_sent_again_and_again_dies_all_the_same,
     unreadable_event_gets_the_same_attempts,
     panic_fails_only_its_own_event,
     environment_errors_spend_no_attempts,
@@ -45,6 +46,23 @@ async fn failing_event_is_retried_with_growing_waits_then_dead(test: TestDb) {
     // Dead is dead: a repeat from the broker does not bring it back.
     assert!(deliver(&inbox, &[delivery]).await);
     assert_eq!(service.effects().await, [""; 0]);
+    assert_eq!(service.pending().await, [""; 0]);
+}
+
+/// Each time in a new delivery, as when its sender asks again.
+async fn event_sent_again_and_again_dies_all_the_same(test: TestDb) {
+    let service = Service::new(test).await;
+    let inbox = service.inbox();
+    service.use_case.will("a", Fate::Fails, u32::MAX);
+    for delivery in 0..16 {
+        assert!(deliver(&inbox, &[service.delivery(&delivery.to_string(), &["a"])]).await);
+        inbox.retry_step().await.unwrap();
+        service.clock.advance(A_WHILE);
+        if !service.dead().await.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(service.dead().await, [id("a")]);
     assert_eq!(service.pending().await, [""; 0]);
 }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Subscriptions,
     heartbeat::{Heartbeats, is_heartbeat},
-    subscriptions::Update,
+    subscriptions::Queued,
 };
 
 /// About how many bytes are taken at once.
@@ -111,7 +111,7 @@ impl Listener {
             let complete = self.subscriptions.complete_until();
             let is_broken = !unbroken || sent_at.since(complete) > MAX_HEARTBEAT_GAP;
             if is_broken && !mutation!("sockets don't catch up") {
-                self.subscriptions.notify_all(&Update::CatchUp(complete.minus(PUBLICATION_DELAY)));
+                self.subscriptions.notify_all(&Queued::CatchUp(complete.minus(PUBLICATION_DELAY)));
             }
             unbroken = true;
             self.subscriptions.set_complete_until(sent_at);
@@ -221,7 +221,7 @@ mod tests {
 
         async fn catches_up_from(&mut self) -> Timestamp {
             match self.socket.updates.recv().await {
-                Some(Update::CatchUp(since)) => since,
+                Some(Queued::CatchUp(since)) => since,
                 other => panic!("{other:?}"),
             }
         }

@@ -1,25 +1,25 @@
-//! `GET /orders/stream`: the user's orders, live, over WebSocket or as server-sent events.
+//! The live orders of this instance's clients.
 //!
-//! [`endpoint`] decides who may connect and how. A client gets a [`subscriptions::Subscription`],
-//! and [`serve`] sends it first a snapshot and then every change, over one of two transports:
-//! [`websocket`] or [`events`]. Changes come from this instance's own commits and, through
-//! [`listen`], from every other instance's.
+//! A client gets a [`subscriptions::Subscription`]; [`watch`] makes of it first a snapshot and then
+//! every change. Changes come from this instance's own commits and, through [`listen`], from every
+//! other instance's.
 
-mod endpoint;
-mod events;
 mod heartbeat;
 mod listen;
-mod origin;
-mod serve;
 mod subscriptions;
-mod websocket;
+mod watch;
 
 use std::time::Duration;
 
-pub(crate) use endpoint::{__path_stream, stream};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
 pub(crate) use listen::Listener;
-pub(crate) use serve::all_closed;
-pub(crate) use subscriptions::Subscriptions;
+pub(crate) use subscriptions::{Full, Subscriptions};
+pub(crate) use watch::watch;
+
+/// How long a stopping instance waits for all clients to be closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What live clients may cost an instance.
 #[derive(Clone, Debug)]
@@ -43,5 +43,19 @@ impl Default for StreamLimits {
             origins: Vec::new(),
             heartbeat: Duration::from_secs(20),
         }
+    }
+}
+
+/// Waits for `stop`, and then until every client is closed.
+pub(crate) async fn all_closed(subscriptions: Subscriptions, stop: CancellationToken) {
+    stop.cancelled().await;
+    let closed = async {
+        while subscriptions.count() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+        tracing::warn!("stopped with live clients still connected");
     }
 }

@@ -9,13 +9,11 @@ use std::{
     },
 };
 
-use gozon_contract::{ORDER_CHANGED, Order, OrderId, Timestamp, TraceParent, UserId};
+use gozon_api::live::Frame;
+use gozon_contract::{ORDER_CHANGED, Order, Timestamp, TraceParent, UserId};
 use gozon_messaging::{Message, Received};
 use gozon_seam::mutation;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::StreamLimits;
@@ -36,62 +34,19 @@ const MAX_READS: usize = 4;
 
 /// What is queued for a client.
 #[derive(Clone, Debug)]
-pub(crate) enum Update {
+pub(crate) enum Queued {
     /// An order as it is now.
     Frame(Arc<Frame>),
     /// Changes since this instant may have been missed: read them.
     CatchUp(Timestamp),
 }
 
-/// An `order` frame, ready to be sent to any number of clients.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub order: OrderId,
-    pub version: i64,
-    pub text: Utf8Bytes,
-    /// A client that has all frames up to this one has missed no change that was published before
-    /// this instant.
-    pub as_of: Timestamp,
-}
-
-/// The JSON of an `order` frame; `O` is an order, or one that is JSON already.
-#[derive(Serialize)]
-struct OrderFrame<'a, O> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    order: &'a O,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<TraceParent>,
-}
-
-impl Frame {
-    /// A frame of `order`, given also as `json`.
-    pub fn new(
-        order: OrderId,
-        version: i64,
-        json: &impl Serialize,
-        traceparent: Option<TraceParent>,
-        as_of: Timestamp,
-    ) -> Self {
-        let frame = OrderFrame { kind: "order", order: json, traceparent };
-        let text = serde_json::to_string(&frame).unwrap_or_default().into();
-        Self { order, version, text, as_of }
-    }
-
-    /// The frame of the order in an `order.changed` message.
-    fn of(message: &Message, as_of: Timestamp) -> Option<Self> {
-        /// The little that is read of it; the rest goes to the clients as it came.
-        #[derive(Deserialize)]
-        struct Head {
-            id: OrderId,
-            version: i64,
-        }
-        let event = Received::<Box<RawValue>>::read(message)
-            .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
-            .ok()?;
-        let head: Head = serde_json::from_str(event.data.get()).ok()?;
-        Some(Self::new(head.id, head.version, &event.data, event.traceparent, as_of))
-    }
+/// The frame of the order in an `order.changed` message.
+fn read_frame(message: &Message, as_of: Timestamp) -> Option<Frame> {
+    let event = Received::<Order>::read(message)
+        .inspect_err(|error| tracing::warn!(id = message.id, %error, "can't read a broadcast"))
+        .ok()?;
+    Some(Frame::new(event.data, event.traceparent, as_of))
 }
 
 /// The live clients of this instance. Clones are the same.
@@ -114,7 +69,7 @@ struct Inner {
 /// Where updates for a client go in.
 struct Queue {
     id: u64,
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<Queued>,
     /// Cancelled when the client can't keep up.
     overflow: CancellationToken,
 }
@@ -134,7 +89,7 @@ pub(crate) struct Subscription {
     user: UserId,
     id: u64,
     /// What the client gets.
-    pub updates: mpsc::Receiver<Update>,
+    pub updates: mpsc::Receiver<Queued>,
     /// Cancelled when the client can't keep up.
     pub overflow: CancellationToken,
 }
@@ -151,11 +106,6 @@ impl Subscriptions {
             complete_until: AtomicI64::new(0),
             reads: Semaphore::new(MAX_READS),
         }))
-    }
-
-    /// What clients may cost.
-    pub fn limits(&self) -> &StreamLimits {
-        &self.0.limits
     }
 
     /// How many clients there are.
@@ -216,7 +166,7 @@ impl Subscriptions {
 
     /// Queues an update for every client of a user. One whose queue is full is closed; nobody waits
     /// for it.
-    fn notify(&self, user: UserId, update: &Update) {
+    fn notify(&self, user: UserId, update: &Queued) {
         if mutation!("everybody gets every frame") {
             return self.notify_all(update);
         }
@@ -226,7 +176,7 @@ impl Subscriptions {
     }
 
     /// Queues an update for every client of every user.
-    pub fn notify_all(&self, update: &Update) {
+    pub fn notify_all(&self, update: &Queued) {
         for shard in &self.0.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.values_mut().for_each(|queues| queue_for_each(queues, update));
@@ -238,8 +188,8 @@ impl Subscriptions {
     pub fn placed(&self, order: &Order, trace: TraceParent) {
         if self.has_room(order.user_id, 0) {
             let as_of = self.complete_until();
-            let frame = Frame::new(order.id, order.version, order, Some(trace), as_of);
-            self.notify(order.user_id, &Update::Frame(Arc::new(frame)));
+            let frame = Frame::new(order.clone(), Some(trace), as_of);
+            self.notify(order.user_id, &Queued::Frame(Arc::new(frame)));
         }
     }
 
@@ -248,8 +198,8 @@ impl Subscriptions {
         if !self.has_room(order.user_id, DIRECT_PUSH_FREE) {
             return;
         }
-        let frame = Frame::new(order.id, order.version, order, trace, self.complete_until());
-        self.notify(order.user_id, &Update::Frame(Arc::new(frame)));
+        let frame = Frame::new(order.clone(), trace, self.complete_until());
+        self.notify(order.user_id, &Queued::Frame(Arc::new(frame)));
         let mut pushed = self.pushed();
         if pushed.len() >= MAX_PUSHED_IDS {
             pushed.clear();
@@ -264,9 +214,9 @@ impl Subscriptions {
         }
         let Ok(user) = changed.key.parse() else { return };
         if self.has_room(user, 0)
-            && let Some(frame) = Frame::of(changed, self.complete_until())
+            && let Some(frame) = read_frame(changed, self.complete_until())
         {
-            self.notify(user, &Update::Frame(Arc::new(frame)));
+            self.notify(user, &Queued::Frame(Arc::new(frame)));
         }
     }
 
@@ -275,7 +225,7 @@ impl Subscriptions {
     }
 }
 
-fn queue_for_each(queues: &mut [Queue], update: &Update) {
+fn queue_for_each(queues: &mut [Queue], update: &Queued) {
     for queue in queues {
         if queue.updates.try_send(update.clone()).is_err() {
             queue.overflow.cancel();

@@ -52,12 +52,10 @@ pub(super) async fn check(
         .fetch_all()
         .await
         .unwrap();
-    let payments: Vec<(Uuid, bool, i64, i64)> = reader
+    let payments: Vec<(Uuid, bool, i64)> = reader
         .query(select!(
             "select order_id, decline_reason is null,
-                (select count(*) from entries where entries.order_id = payments.order_id),
-                (select count(*) from outbox_batches
-                 where body like '%' || payments.order_id::text || ':payment.settled%')
+                (select count(*) from entries where entries.order_id = payments.order_id)
              from payments where order_id {among} order by order_id"
         ))
         .rows(of_orders())
@@ -68,12 +66,23 @@ pub(super) async fn check(
     if ids != orders.iter().map(|order| order.uuid()).collect::<Vec<_>>() {
         return Err(format!("orders {orders:?} have the payments {payments:?}"));
     }
-    for (order, paid, entries, answers) in &payments {
+    let answers: Vec<(String, String)> = reader
+        .query(select!(
+            "select event.value ->> 'subject', event.value -> 'data' ->> 'outcome'
+             from outbox_batches {each_event}"
+        ))
+        .fetch_all()
+        .await
+        .unwrap();
+    for (order, paid, entries) in &payments {
         if *entries != i64::from(*paid) {
             return Err(format!("order {order}: paid {paid}, and debited {entries} times"));
         }
-        if *answers == 0 {
-            return Err(format!("the result of order {order} is not in the outbox"));
+        let mut answers = answers.iter().filter(|(subject, _)| *subject == order.to_string());
+        let first = answers.next().ok_or_else(|| format!("no answer to order {order}"))?;
+        let outcome = if *paid { "paid" } else { "declined" };
+        if first.1 != outcome || answers.any(|answer| answer != first) {
+            return Err(format!("order {order} is {outcome}, and another answer is in the outbox"));
         }
     }
     let left: Vec<(String,)> = reader

@@ -1,17 +1,17 @@
 //! A scene: accounts, orders, and what some processes do with them at the same time.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use axum::http::HeaderMap;
 use futures_util::FutureExt as _;
+use gozon_api::payments::{Deposit, ToppedUp};
 use gozon_contract::{
     Balance, Clock, Money, ORDERS_SOURCE, OrderId, PAYMENT_REQUESTED, PaymentRequested,
     RandomSource, Timestamp, UserId,
@@ -21,7 +21,7 @@ use gozon_messaging::{
     Batch, BrokerError, Context, DeadLetters, Event, Inbox, Message, Subscriber, broker::Memory,
     dead_letters::Filter,
 };
-use gozon_service::{GroupCommit, IdempotencyKey};
+use gozon_service::{GroupCommit, KeyedRequest};
 use gozon_store::{Db, migrate};
 use gozon_testkit::{Explored, Interleaving, Process, Story, TestDb};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::books;
 use crate::{
-    deposit::{Deposit, Deposits},
+    deposit::Deposits,
     ledger::{Account, Ledger},
     settle::Settle,
     sql,
@@ -86,13 +86,15 @@ pub(super) struct Stage {
     run: u64,
     clock: Clock,
     records: Vec<Arc<Record>>,
+    /// How many instances the run has had.
+    instances: AtomicU64,
 }
 
 /// What became of what a process did.
 #[derive(Default)]
 struct Record {
     acknowledged: AtomicBool,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<Answer<ToppedUp>>>,
 }
 
 /// A delivery on its way. Given back, it is gone from this process.
@@ -144,6 +146,7 @@ impl Scene {
             run: 0,
             clock: Clock::system(),
             records: Vec::new(),
+            instances: AtomicU64::new(0),
         };
         interleaving.explore(&mut stage).await
     }
@@ -188,7 +191,9 @@ impl Stage {
     }
 
     fn context(&self, db: &Db, clock: &Clock) -> Context {
-        let random = RandomSource::seeded(self.run);
+        // Each instance has random numbers of its own.
+        let instance = self.instances.fetch_add(1, SeqCst);
+        let random = RandomSource::seeded((self.run << 8) | instance);
         let broker = Arc::new(Memory::new(crate::TOPICS, random.clone()));
         Context::new("payments", db.clone(), broker, clock.clone(), random).0
     }
@@ -254,11 +259,8 @@ impl Stage {
     fn depositing(&self, db: &Db, amount: i64, with_key: bool, record: &Arc<Record>) -> Process {
         let (user, record) = (self.user(0), Arc::clone(record));
         let request = Deposit { amount: Money::try_from(amount).unwrap() };
-        let mut headers = HeaderMap::new();
-        if with_key {
-            headers.insert("idempotency-key", "the-key".parse().unwrap());
-        }
-        let key = IdempotencyKey::of(&headers, "POST /accounts/deposit", &request).unwrap();
+        let key = with_key.then(|| "the-key".parse().unwrap());
+        let key = key.map(|key| KeyedRequest::new(key, "POST /accounts/deposit", &request));
         let stop = CancellationToken::new();
         let deposits = Deposits { clock: self.clock.clone() };
         let context = self.context(db, &self.clock);
@@ -333,28 +335,36 @@ impl Stage {
         Ok(())
     }
 
-    /// What may come out: what comes of some order of the requests and deposits, one by one.
-    fn serial_results(&self) -> BTreeSet<(Vec<i64>, Vec<bool>)> {
-        let mut units = Vec::new();
-        let mut with_key = HashSet::new();
-        let last = self.scene.orders.len().wrapping_sub(1);
+    /// The requests and deposits, each once.
+    fn units(&self) -> BTreeSet<Unit> {
+        let mut units = BTreeSet::new();
         for act in self.scene.processes {
             match *act {
                 Act::Settle(Delivery(_, orders)) | Act::SettleLocking(Delivery(_, orders)) => {
                     units.extend(orders.iter().map(|order| Unit::Pay(*order)));
                 }
-                Act::Deposit(amount) => units.push(Unit::Deposit(amount)),
-                Act::DepositWithKey(amount) if with_key.insert(()) => {
-                    units.push(Unit::Deposit(amount));
+                Act::Deposit(amount) | Act::DepositWithKey(amount) => {
+                    units.insert(Unit::Deposit(amount));
                 }
-                _ => {}
+                Act::RetryDeadLetters | Act::RetryPending | Act::RetryPendingLate => {}
             }
         }
         if self.scene.start != Start::Nowhere {
-            units.push(Unit::Pay(last));
+            units.insert(Unit::Pay(self.scene.orders.len() - 1));
         }
-        units.sort_unstable();
-        units.dedup();
+        units
+    }
+
+    /// The orders whose payment is asked for.
+    fn asked_for(&self) -> Vec<usize> {
+        let order = |unit| if let Unit::Pay(order) = unit { Some(order) } else { None };
+        self.units().into_iter().filter_map(order).collect()
+    }
+
+    /// What may come out: what comes of some order of the requests and deposits, one by one.
+    fn serial_results(&self) -> BTreeSet<(Vec<i64>, Vec<bool>)> {
+        let mut units: Vec<_> = self.units().into_iter().collect();
+        let orders = self.asked_for();
         let mut results = BTreeSet::new();
         permute(&mut units, 0, &mut |units| {
             let mut balances = self.scene.accounts.to_vec();
@@ -369,7 +379,7 @@ impl Stage {
                     }
                 }
             }
-            results.insert((balances, paid));
+            results.insert((balances, orders.iter().map(|order| paid[*order]).collect()));
         });
         results
     }
@@ -395,6 +405,7 @@ fn permute(units: &mut [Unit], from: usize, visit: &mut impl FnMut(&[Unit])) {
 impl Story for Stage {
     async fn begin(&mut self, run: u64) -> Vec<Process> {
         self.run = run;
+        self.instances = AtomicU64::new(0);
         self.clock = Clock::manual(Timestamp::from_micros(1_763_683_200_000_000));
         self.records = self.scene.processes.iter().map(|_| Arc::default()).collect();
         self.open_accounts().await;
@@ -408,7 +419,7 @@ impl Story for Stage {
 
     async fn check(&mut self) -> Result<(), String> {
         self.finish().await?;
-        let orders: Vec<_> = (0..self.scene.orders.len()).map(|n| self.order(n)).collect();
+        let orders: Vec<_> = self.asked_for().into_iter().map(|n| self.order(n)).collect();
         let result = books::check(&self.test, &self.users(), &orders).await?;
         let possible = self.serial_results();
         if !possible.contains(&result) {

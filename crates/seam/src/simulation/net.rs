@@ -134,6 +134,14 @@ impl TcpStream {
         Ok(())
     }
 
+    /// Looks at what comes first. HTTP/2 is not simulated.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
     fn place(&self, writes: bool) -> usize {
         usize::from(self.is_client) * 2 + usize::from(writes)
     }

@@ -48,7 +48,7 @@ pub struct Interleaving {
     control: PgConnection,
     changed: Arc<Notify>,
     max_faults: usize,
-    max_runs: u64,
+    max_switches: usize,
 }
 
 /// What came of exploring.
@@ -88,6 +88,14 @@ enum Step {
     TimeOut(usize),
 }
 
+impl Step {
+    fn process(self) -> usize {
+        match self {
+            Self::Statement(process, _) | Self::TimeOut(process) => process,
+        }
+    }
+}
+
 /// What a process does while no step is made.
 enum Position {
     Held(Flight),
@@ -116,7 +124,7 @@ impl Interleaving {
             dbs.push(Db::open(&url, 1).expect("a database URL"));
             gates.push(gate);
         }
-        Self { gates, dbs, control, changed, max_faults: 0, max_runs: u64::MAX }
+        Self { gates, dbs, control, changed, max_faults: 0, max_switches: usize::MAX }
     }
 
     /// The database, as each of the processes has it.
@@ -129,6 +137,15 @@ impl Interleaving {
     #[must_use]
     pub fn with_faults(self, max_faults: usize) -> Self {
         Self { max_faults, ..self }
+    }
+
+    /// Only orders in which at most so many times another process goes on although the one before
+    /// could: for stories that have too many orders. Few faults need more than two such switches
+    /// (M. Musuvathi and S. Qadeer, "Iterative Context Bounding for Systematic Testing of
+    /// Multithreaded Programs", 2007).
+    #[must_use]
+    pub fn with_switches(self, max_switches: usize) -> Self {
+        Self { max_switches, ..self }
     }
 
     /// Changes the text of statements of all processes: shows that a fault in them is found.
@@ -162,8 +179,8 @@ impl Interleaving {
                 turns.pop();
             }
             match turns.last_mut() {
-                Some(turn) if explored.orders < self.max_runs => turn.taken += 1,
-                _ => return explored,
+                Some(turn) => turn.taken += 1,
+                None => return explored,
             }
         }
     }
@@ -184,10 +201,17 @@ impl Interleaving {
         };
         let mut tasks: Vec<_> = processes.into_iter().map(spawn).collect();
         let (mut steps, mut faults, mut waits) = (Vec::new(), 0, false);
+        // The process that made the last step, and how often another went on although it could have.
+        let (mut last, mut switches) = (None, 0);
         let mut failure = None;
         for depth in 0.. {
             let positions = self.quiet(&tasks).await;
-            let possible = self.possible(&positions, faults < self.max_faults);
+            let mut possible = self.possible(&positions, faults < self.max_faults);
+            let could_go_on =
+                last.filter(|last: &usize| matches!(positions[*last], Position::Held(_)));
+            if let Some(last) = could_go_on.filter(|_| switches == self.max_switches) {
+                possible.retain(|step| step.process() == last);
+            }
             waits |= positions.iter().any(|at| matches!(at, Position::WaitsForLock));
             if !possible.iter().any(|step| matches!(step, Step::Statement(..))) {
                 if !positions.iter().all(|position| matches!(position, Position::Done)) {
@@ -202,6 +226,8 @@ impl Interleaving {
             let step = possible[turns[depth].taken];
             steps.push(shown(step, &positions));
             faults += usize::from(!matches!(step, Step::Statement(_, Fate::Pass)));
+            switches += usize::from(could_go_on.is_some_and(|last| last != step.process()));
+            last = Some(step.process());
             self.make(step).await;
         }
         explored.steps += steps.len() as u64;
@@ -337,6 +363,7 @@ impl Explored {
     ///
     /// # Panics
     /// If one did.
+    #[must_use]
     pub fn all_good(self) -> Self {
         if let Some(failure) = &self.failure {
             panic!("order {}: {failure}", self.orders);

@@ -296,7 +296,7 @@ impl Fault {
                 servers.rabbitmqctl(&["set_vm_memory_high_watermark", limit]).await;
             }
             (Self::DiskAlarm, _) => {
-                let limit = if wrong { "100TB" } else { "50MB" };
+                let limit = if wrong { "100000GB" } else { "50MB" };
                 servers.rabbitmqctl(&["set_disk_free_limit", limit]).await;
             }
         }

@@ -112,6 +112,12 @@ async fn a_clock_that_jumps_has_no_effect() {
     jumps(Plan::on(Combo::PostgresRabbit)).await;
 }
 
+/// A cluster refuses records from the future.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_has_no_effect_on_kafka() {
+    jumps(Plan::on(Combo::PostgresKafka)).await;
+}
+
 /// There, the machine's clock is the database's too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_jumps_has_no_effect_on_sqlite() {

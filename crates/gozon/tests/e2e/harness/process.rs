@@ -4,7 +4,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,7 +66,7 @@ impl Process {
     /// From its next start on, its machine's clock is wrong by as much as the file `clock` says, such
     /// as `+26h`. Time goes on as fast as ever: timers are not concerned.
     pub fn with_clock_of(&mut self, clock: &Path) {
-        self.set("LD_PRELOAD", faketime_library());
+        self.set("LD_PRELOAD", format!("{}:{}", *C11_WAIT, faketime_library()));
         self.set("FAKETIME_TIMESTAMP_FILE", clock.display().to_string());
         self.set("FAKETIME_CACHE_DURATION", "1");
         for name in ["DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC", "NO_FAKE_STAT"] {
@@ -280,6 +283,16 @@ fn without_settings(program: &str) -> Command {
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
+
+/// `c11_wait.c`, built; it says what it is for.
+static C11_WAIT: LazyLock<String> = LazyLock::new(|| {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/harness/c11_wait.c");
+    let library = concat!(env!("CARGO_TARGET_TMPDIR"), "/c11_wait.so");
+    let flags = ["-shared", "-fPIC", "-O2", "-o", library, source];
+    let built = std::process::Command::new("cc").args(flags).status();
+    assert!(built.expect("a C compiler").success(), "{source} can't be built");
+    library.to_owned()
+});
 
 /// Debian's libfaketime, which `scripts/setup` installs.
 fn faketime_library() -> String {

@@ -35,10 +35,10 @@ impl Servers {
     /// The servers of this combination, for the caller alone. They are started once, since that
     /// takes some seconds.
     pub async fn of(combo: Combo) -> MutexGuard<'static, Arc<Self>> {
-        let servers = match combo {
-            Combo::SqliteMemory => panic!("it has no servers"),
-            Combo::PostgresRabbit => &RABBIT,
-            Combo::PostgresKafka => &KAFKA,
+        let servers = match combo.broker() {
+            None => panic!("it has no servers"),
+            Some("rabbitmq") => &RABBIT,
+            Some(_) => &KAFKA,
         };
         // Starting blocks, and so does waiting for it.
         let servers = tokio::task::spawn_blocking(|| LazyLock::force(servers)).await;
@@ -76,7 +76,7 @@ impl Servers {
     }
 
     fn broker_of(combo: Combo) -> &'static str {
-        if combo == Combo::PostgresRabbit { "rabbitmq" } else { "kafka" }
+        combo.broker().expect("a broker")
     }
 
     /// The servers' names.

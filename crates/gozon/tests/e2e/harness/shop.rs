@@ -21,6 +21,10 @@ pub enum Combo {
     PostgresRabbit,
     /// A process for each service.
     PostgresKafka,
+    /// The same as with RabbitMQ, with gRPC between the gateway and the services.
+    PostgresRabbitGrpc,
+    /// The same as with Kafka, with gRPC between the gateway and the services.
+    PostgresKafkaGrpc,
 }
 
 /// A shop to be.
@@ -34,6 +38,8 @@ pub struct Plan {
     payments_url: Option<String>,
     broker_url: Option<String>,
     settings: Vec<(String, String)>,
+    /// What the gateways speak to the services: `http` or `grpc`.
+    inside: &'static str,
 }
 
 /// A running shop.
@@ -74,7 +80,14 @@ impl Plan {
             payments_url: None,
             broker_url: None,
             settings: Vec::new(),
+            inside: if combo.is_grpc() { "grpc" } else { "http" },
         }
+    }
+
+    /// What the gateways speak to the services: `http` or `grpc`.
+    pub fn inside(mut self, scheme: &'static str) -> Self {
+        self.inside = scheme;
+        self
     }
 
     /// All of it in one process, whatever it runs on.
@@ -153,8 +166,8 @@ impl Plan {
             let orders = services("orders", self.orders, &orders_url);
             let payments = services("payments", self.payments, &payments_url);
             let upstreams = vec![
-                setting("GOZON_ORDERS_URLS", &urls_of(&orders)),
-                setting("GOZON_PAYMENTS_URLS", &urls_of(&payments)),
+                setting("GOZON_ORDERS_URLS", &urls_of(&orders, self.inside)),
+                setting("GOZON_PAYMENTS_URLS", &urls_of(&payments, self.inside)),
             ];
             let gateways = (1..=self.gateways)
                 .map(|i| make(format!("gateway-{i}"), "gateway", upstreams.clone()));
@@ -172,20 +185,38 @@ impl Plan {
     }
 }
 
-fn urls_of(processes: &[Process]) -> String {
-    processes.iter().map(Process::url).collect::<Vec<_>>().join(",")
+fn urls_of(processes: &[Process], scheme: &str) -> String {
+    let url = |process: &Process| process.url().replacen("http", scheme, 1);
+    processes.iter().map(url).collect::<Vec<_>>().join(",")
 }
 
 impl Combo {
+    /// Whether the gateways speak gRPC to the services; all do that can with
+    /// `GOZON_TEST_INSIDE=grpc`.
+    pub fn is_grpc(self) -> bool {
+        let everywhere = std::env::var("GOZON_TEST_INSIDE").is_ok_and(|inside| inside == "grpc");
+        let by_name = matches!(self, Self::PostgresRabbitGrpc | Self::PostgresKafkaGrpc);
+        by_name || (everywhere && self != Self::SqliteMemory)
+    }
+
+    /// The name of the broker's server, if there is one.
+    pub fn broker(self) -> Option<&'static str> {
+        match self {
+            Self::SqliteMemory => None,
+            Self::PostgresRabbit | Self::PostgresRabbitGrpc => Some("rabbitmq"),
+            Self::PostgresKafka | Self::PostgresKafkaGrpc => Some("kafka"),
+        }
+    }
+
     /// The broker of the environment, with topics that no other test has.
     fn broker_url(self) -> String {
         static SHOPS: AtomicU32 = AtomicU32::new(0);
         let shop = SHOPS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("prefix=test-{}-{shop}.", std::process::id());
-        match self {
-            Self::SqliteMemory => "memory:".to_owned(),
-            Self::PostgresRabbit => format!("{}?{prefix}", gozon_testkit::amqp_url()),
-            Self::PostgresKafka => format!("{}?{prefix}", gozon_testkit::kafka_url()),
+        match self.broker() {
+            None => "memory:".to_owned(),
+            Some("rabbitmq") => format!("{}?{prefix}", gozon_testkit::amqp_url()),
+            Some(_) => format!("{}?{prefix}", gozon_testkit::kafka_url()),
         }
     }
 }

@@ -20,18 +20,22 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
 use crate::BrokerError;
 
-/// A client whose end does not hold up the async threads: it says goodbye to the cluster and
-/// waits for the threads of librdkafka.
+/// How long making a client may take.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A client that does not hold up the async threads: its beginning waits for the threads of
+/// librdkafka, and its end for them and for the cluster.
 pub(super) struct Quiet<T: Send + 'static>(Option<T>);
 
 impl<T: Send> Quiet<T> {
     /// Makes a client. It contacts nobody yet.
-    pub(super) fn new(config: &ClientConfig, refusal: &Refusal) -> Result<Self, BrokerError>
+    pub(super) async fn new(config: ClientConfig, refusal: &Refusal) -> Result<Self, BrokerError>
     where
         T: FromClientConfigAndContext<Events>,
     {
         let events = Events { stranded: AtomicBool::new(false), refusal: refusal.clone() };
-        Ok(Self(Some(config.create_with_context(events).map_err(away)?)))
+        let create = blocking(move || config.create_with_context(events));
+        Ok(Self(Some(in_time(CREATE_TIMEOUT, create).await?)))
     }
 }
 
@@ -119,9 +123,8 @@ impl Refusal {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
                 "check the user, the password and sasl.mechanism of the broker URL"
             }
-            Some(Code::SSL) => "check ssl.ca.location and the host names of the broker URL",
-            Some(Code::BrokerTransportFailure) if reason.contains("security.protocol") => {
-                "if this goes on, check security.protocol of the broker URL"
+            Some(Code::SSL) => {
+                "check security.protocol, ssl.ca.location and the host names of the broker URL"
             }
             Some(Code::BrokerTransportFailure | Code::Resolve) => return self.set(None),
             _ => return,

@@ -16,6 +16,10 @@ use crate::{Batch, BrokerError, CONTENT_TYPE, Message};
 /// How long to wait for room in the producer's buffer before looking again.
 const FULL_WAIT: Duration = Duration::from_millis(10);
 
+/// No time stamp. The client would take this machine's clock, and a cluster refuses a record from more
+/// than an hour ahead of its own. An event has its time inside.
+const NO_TIMESTAMP: i64 = -1;
+
 /// The header with the id of the delivery, which an inbox remembers.
 pub(super) const DELIVERY_ID: &str = "delivery-id";
 
@@ -78,8 +82,11 @@ async fn enqueue(producer: &Producer, record: &Record<'_>) -> KafkaResult<Delive
         .insert(Header { key: "content-type", value: Some(CONTENT_TYPE) })
         .insert(Header { key: "id", value: Some(&message.id) })
         .insert(Header { key: DELIVERY_ID, value: Some(&delivery_id) });
-    let mut record =
-        FutureRecord::to(&message.topic).key(&message.key).payload(&*message.body).headers(headers);
+    let mut record = FutureRecord::to(&message.topic)
+        .key(&message.key)
+        .payload(&*message.body)
+        .headers(headers)
+        .timestamp(NO_TIMESTAMP);
     loop {
         record = match producer.send_result(record) {
             Ok(delivery) => return Ok(delivery),
@@ -90,8 +97,8 @@ async fn enqueue(producer: &Producer, record: &Record<'_>) -> KafkaResult<Delive
     }
 }
 
-/// Whether the fault is the message's, or that of another in its record batch. A time stamp that the
-/// cluster does not like is the fault of a clock, and a policy that of its owner: they wait.
+/// Whether the fault is the message's, or that of another in its record batch. A policy is the fault of
+/// its owner: it is waited for.
 fn is_refusal(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

@@ -7,11 +7,12 @@ use rdkafka::{
     admin::{AdminOptions, NewTopic, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode as Code},
     metadata::MetadataTopic,
+    producer::Producer as _,
 };
 use tokio::time::sleep;
 
 use super::{
-    Admin, METADATA_TIMEOUT,
+    Admin, METADATA_TIMEOUT, Producer,
     client::{away, blocking, in_time},
 };
 use crate::BrokerError;
@@ -30,18 +31,24 @@ const TOPIC_WAIT: Duration = Duration::from_millis(50);
 /// Makes those of `topics` that are missing, and waits until they can be used. Where an operator
 /// has made them, this needs no permission to.
 pub(super) async fn declare(
-    admin: Admin,
+    producer: &Arc<Producer>,
+    admin: impl Future<Output = Result<Admin, BrokerError>>,
     topics: &'static [Topic],
     partitions: i32,
 ) -> Result<(), BrokerError> {
-    let admin = Arc::new(admin);
     let complete = async {
+        // The producer is asked, because an admin client does not report why nobody answers.
+        let mut missing = missing_topics(producer, topics).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let admin = Arc::new(admin.await?);
         loop {
-            let missing = missing_topics(&admin, topics).await?;
+            make_topics(&admin, &missing, partitions).await?;
+            missing = missing_topics(producer, topics).await?;
             if missing.is_empty() {
                 return Ok(());
             }
-            make_topics(&admin, &missing, partitions).await?;
             sleep(TOPIC_WAIT).await;
         }
     };
@@ -49,14 +56,14 @@ pub(super) async fn declare(
 }
 
 async fn missing_topics(
-    admin: &Arc<Admin>,
+    producer: &Arc<Producer>,
     topics: &'static [Topic],
 ) -> Result<Vec<&'static Topic>, BrokerError> {
-    let admin = Arc::clone(admin);
+    let producer = Arc::clone(producer);
     blocking(move || {
         let mut missing = Vec::new();
         for topic in topics {
-            let known = admin.inner().fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+            let known = producer.client().fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
             let error = known.topics().iter().find_map(MetadataTopic::error).map(Code::from);
             if error == Some(Code::TopicAuthorizationFailed) {
                 return Err(KafkaError::MetadataFetch(Code::TopicAuthorizationFailed));
@@ -88,6 +95,8 @@ async fn make_topics(
         let new = |partitions| {
             NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replicas))
                 .set("min.insync.replicas", min_in_sync)
+                // The cluster's time: our records have none, since a machine's clock may be wrong.
+                .set("message.timestamp.type", "LogAppendTime")
         };
         match topic.delivery {
             Delivery::Competing => new(partitions),

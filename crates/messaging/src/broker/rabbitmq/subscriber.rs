@@ -13,11 +13,14 @@ use lapin::{
 };
 
 use super::{link::Open, topology, within};
-use crate::{Batch, BrokerError, Subscriber};
+use crate::{Batch, BrokerError, Subscriber, batch::MAX_BATCH_BYTES};
 
-/// How many messages the server sends ahead of their acknowledgement. Under load each holds a hundred
-/// events, 40 KB of them as a rule and 256 KB at the most.
+/// The most bytes of messages that the server sends ahead of their acknowledgement,
+const PREFETCH_BYTES: usize = 12 * 1024 * 1024;
+/// and how many messages that is: RabbitMQ counts only those. Under load each holds a hundred events,
+/// 40 KB of them as a rule and never more than a batch may have.
 const PREFETCH_MESSAGES: u16 = 48;
+const _: () = assert!(PREFETCH_MESSAGES as usize * MAX_BATCH_BYTES <= PREFETCH_BYTES);
 /// How long handing an answer to the connection may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A batch that was given back is offered again right here, so that an outage of our database

@@ -10,8 +10,10 @@ use gozon_contract::UserId;
 use gozon_http::{CurrentUser, Params, Problem};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::{events, origin::origin_allowed, serve::Session, subscriptions::Full, websocket};
-use crate::service::App;
+use super::{
+    WatchOrders, events, origin::origin_allowed, session::Session, shutting_down, websocket,
+};
+use crate::{Call, orders::App};
 
 /// The user, from the header or, since browsers can't set one on a WebSocket, from `?user_id=`.
 pub(crate) struct StreamUser(UserId);
@@ -43,6 +45,7 @@ impl<S: Sync> FromRequestParts<S> for StreamUser {
 #[utoipa::path(
     get,
     path = "/orders/stream",
+    operation_id = "watchOrders",
     tag = "orders",
     params(
         ("X-User-Id" = Option<Uuid>, Header, description = "The user"),
@@ -62,8 +65,11 @@ impl<S: Sync> FromRequestParts<S> for StreamUser {
 pub(crate) async fn stream(
     State(app): State<App>,
     StreamUser(user): StreamUser,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let call = Call::of(user, &mut parts).await?;
+    let mut request = Request::from_parts(parts, body);
     let upgrade = match create_response_with_body(&request, Body::empty) {
         Ok(response) => Some(response),
         Err(_) if events::wanted(request.headers()) => None,
@@ -75,29 +81,22 @@ pub(crate) async fn stream(
             return Ok((offer, problem).into_response());
         }
     };
-    if !origin_allowed(request.headers(), &app.subscriptions.limits().origins) {
+    if !origin_allowed(request.headers(), &app.live.origins) {
         let detail = "pages from this origin may not connect: GOZON_ALLOWED_ORIGINS does not list it, \
                       and it is not the host of this request";
         return Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail));
     }
-    if app.streams_stop.is_cancelled() {
-        return Err(Problem::unavailable("shutting down; connect again"));
+    if app.live.stop.is_cancelled() {
+        return Err(shutting_down());
     }
-    // Subscribed before the answer, so that a refusal is still an HTTP answer; from here on no
-    // change is missed.
-    let subscription = app.subscriptions.subscribe(user).map_err(|full| {
-        let (status, detail) = match full {
-            Full::User => (StatusCode::TOO_MANY_REQUESTS, "this user has too many sockets here"),
-            Full::Instance => (StatusCode::SERVICE_UNAVAILABLE, "this instance has no room left"),
-        };
-        let problem = Problem::new(status, "too_many_sockets", detail);
-        Problem { retry_after: Some(5), ..problem }
-    })?;
+    // Before the answer, so that a refusal is still an HTTP answer; from here on no change is missed.
+    let resume_from = if upgrade.is_none() { events::resume_from(request.headers()) } else { None };
+    let query = WatchOrders { resume_from, up_to_date: None };
+    let session = Session::new(app.orders.watch(call, query).await?, app.live);
     let Some(response) = upgrade else {
-        let resume_from = events::resume_from(request.headers(), app.clock.now());
-        return Ok(events::respond(Session::new(user, resume_from, subscription, app)));
+        return Ok(events::respond(session));
     };
     let switched = hyper::upgrade::on(&mut request);
-    gozon_seam::spawn(websocket::run(switched, Session::new(user, None, subscription, app)));
+    gozon_seam::spawn(websocket::run(switched, session));
     Ok(response)
 }

@@ -1,13 +1,14 @@
 //! `GET /accounts/balance`: the user's account.
 
 use axum::{Json, extract::State, http::StatusCode};
-use gozon_http::{CurrentUser, Problem};
-use gozon_service::store_problem;
+use gozon_contract::Account;
+use gozon_http::Problem;
 
-use crate::{ledger::Account, service::App, sql};
+use super::App;
+use crate::Call;
 
 /// 404: the user has no account.
-pub(crate) fn account_not_found() -> Problem {
+pub fn account_not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "account_not_found", "the user has no account")
 }
 
@@ -17,6 +18,7 @@ pub(crate) fn account_not_found() -> Problem {
 #[utoipa::path(
     get,
     path = "/accounts/balance",
+    operation_id = "getBalance",
     tag = "accounts",
     params(("X-User-Id" = Uuid, Header, description = "The user")),
     responses(
@@ -26,11 +28,6 @@ pub(crate) fn account_not_found() -> Problem {
         (status = 503, description = "`service_unavailable`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn balance(
-    State(app): State<App>,
-    CurrentUser(user): CurrentUser,
-) -> Result<Json<Account>, Problem> {
-    let mut reader = app.db.read().await.map_err(store_problem)?;
-    let account = sql::find_account(&mut reader, user).await.map_err(store_problem)?;
-    account.map(Json).ok_or_else(account_not_found)
+pub(crate) async fn balance(State(app): State<App>, call: Call) -> Result<Json<Account>, Problem> {
+    app.payments.balance(call).await.map(Json)
 }

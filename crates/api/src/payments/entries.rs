@@ -1,10 +1,31 @@
 //! `GET /accounts/entries`: the account's ledger.
 
 use axum::{Json, extract::State};
-use gozon_http::{CurrentUser, Page, Params, Problem};
-use gozon_service::store_problem;
+use gozon_contract::Entry;
+use gozon_http::{Page, Params, Problem};
 
-use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
+use super::App;
+use crate::Call;
+
+/// Which of an account's entries to list.
+#[derive(Clone, Copy, Debug)]
+pub struct ListEntries {
+    /// Only those with a smaller `seq`.
+    pub before: Option<i64>,
+    /// The most entries, 1 to 100.
+    pub limit: usize,
+}
+
+/// The cursor of the page after this entry.
+pub fn cursor(seq: i64) -> String {
+    format!("e{seq:x}")
+}
+
+/// The `seq` of the entry that a page ended with that has this cursor.
+pub fn read_cursor(text: &str) -> Option<i64> {
+    let seq = i64::from_str_radix(text.strip_prefix('e')?, 16).ok()?;
+    (seq > 0 && cursor(seq) == text).then_some(seq)
+}
 
 /// Ledger
 ///
@@ -12,6 +33,7 @@ use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
 #[utoipa::path(
     get,
     path = "/accounts/entries",
+    operation_id = "listEntries",
     tag = "accounts",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
@@ -28,25 +50,11 @@ use crate::{balance::account_not_found, ledger::Entry, service::App, sql};
 )]
 pub(crate) async fn entries(
     State(app): State<App>,
-    CurrentUser(user): CurrentUser,
+    call: Call,
     params: Params,
 ) -> Result<Json<Page<Entry>>, Problem> {
     let page = params.page()?;
-    let before = page.cursor(read_cursor)?.unwrap_or(i64::MAX);
-    let mut reader = app.db.read().await.map_err(store_problem)?;
-    let entries = sql::list_entries(&mut reader, user, before, page.limit + 1)
-        .await
-        .map_err(store_problem)?;
-    // An account without entries and no account look alike in the ledger.
-    if entries.is_empty()
-        && sql::find_account(&mut reader, user).await.map_err(store_problem)?.is_none()
-    {
-        return Err(account_not_found());
-    }
-    Ok(Json(Page::cut(entries, page.limit, |entry| format!("e{:x}", entry.seq))))
-}
-
-fn read_cursor(text: &str) -> Option<i64> {
-    let seq = i64::from_str_radix(text.strip_prefix('e')?, 16).ok()?;
-    (seq > 0 && format!("e{seq:x}") == text).then_some(seq)
+    let before = page.cursor(read_cursor)?;
+    let query = ListEntries { before, limit: page.limit };
+    app.payments.entries(call, query).await.map(Json)
 }

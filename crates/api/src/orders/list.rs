@@ -2,13 +2,33 @@
 
 use axum::{Json, extract::State};
 use gozon_contract::{Order, OrderId, OrderStatus};
-use gozon_http::{CurrentUser, Page, Params, Problem};
-use gozon_service::store_problem;
+use gozon_http::{Page, Params, Problem};
+use uuid::Uuid;
 
-use crate::{
-    service::App,
-    sql::{self, Filter},
-};
+use super::App;
+use crate::Call;
+
+/// Which of a user's orders to list.
+#[derive(Clone, Copy, Debug)]
+pub struct ListOrders {
+    /// Only those with a smaller id.
+    pub before: Option<OrderId>,
+    /// Only those with this status.
+    pub status: Option<OrderStatus>,
+    /// The most orders, 1 to 100.
+    pub limit: usize,
+}
+
+/// The cursor of the page after this order.
+pub fn cursor(order: OrderId) -> String {
+    format!("o{}", order.uuid().simple())
+}
+
+/// The order that a page ended with that has this cursor.
+pub fn read_cursor(text: &str) -> Option<OrderId> {
+    let hex = text.strip_prefix('o').filter(|hex| hex.len() == 32)?;
+    Uuid::try_parse(hex).ok().map(OrderId::from)
+}
 
 /// The user's orders
 ///
@@ -16,6 +36,7 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/orders",
+    operation_id = "listOrders",
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
@@ -32,21 +53,13 @@ use crate::{
 )]
 pub(crate) async fn list(
     State(app): State<App>,
-    CurrentUser(user): CurrentUser,
+    call: Call,
     params: Params,
 ) -> Result<Json<Page<Order>>, Problem> {
     let page = params.page()?;
     let status = params.get("status").map(str::parse::<OrderStatus>).transpose();
     let status = status.map_err(|error| Params::out_of_range("status", error.to_string()))?;
     let before = page.cursor(read_cursor)?;
-    let mut reader = app.db.read().await.map_err(store_problem)?;
-    let filter = Filter { before, status };
-    let orders =
-        sql::list_orders(&mut reader, user, filter, page.limit + 1).await.map_err(store_problem)?;
-    Ok(Json(Page::cut(orders, page.limit, |order| format!("o{}", order.id.uuid().simple()))))
-}
-
-fn read_cursor(text: &str) -> Option<OrderId> {
-    let hex = text.strip_prefix('o').filter(|hex| hex.len() == 32)?;
-    uuid::Uuid::try_parse(hex).ok().map(OrderId::from)
+    let query = ListOrders { before, status, limit: page.limit };
+    app.orders.list(call, query).await.map(Json)
 }

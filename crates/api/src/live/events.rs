@@ -13,10 +13,7 @@ use gozon_contract::Timestamp;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{
-    listen::PUBLICATION_DELAY,
-    serve::{Client, End, Session},
-};
+use super::session::{Client, End, Session};
 
 /// The media type of the stream.
 const MEDIA_TYPE: &str = "text/event-stream";
@@ -26,8 +23,6 @@ const QUEUED_WRITES: usize = 1;
 const WRITE_BUFFER: usize = 8 * 1024;
 /// Mean pause before a client connects again; each is told its own.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
-/// For how long a client that was connected gets what it missed instead of a snapshot.
-const RESUME_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Whether a client asks for events.
 pub(super) fn wanted(headers: &HeaderMap) -> bool {
@@ -38,19 +33,21 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// From when a client missed changes that sends the id of the last event that it got.
-pub(super) fn resume_from(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
+/// As of when a client is up to date that sends the id of the last event that it got.
+pub(super) fn resume_from(headers: &HeaderMap) -> Option<Timestamp> {
     let last = headers.get("last-event-id")?.to_str().ok()?.parse().ok()?;
-    let last = Timestamp::from_micros(last);
-    (now.since(last) <= RESUME_WINDOW).then(|| last.minus(PUBLICATION_DELAY))
+    Some(Timestamp::from_micros(last))
 }
 
 /// The response whose body the session goes on to write.
 pub(super) fn respond(session: Session) -> Response {
     let (sender, receiver) = mpsc::channel(QUEUED_WRITES);
-    let retry = session.app.random.jitter(RETRY_DELAY).as_millis();
+    let retry = session.live.random.jitter(RETRY_DELAY).as_millis();
     let mut client = EventStream { writes: sender, buffer: format!("retry: {retry}\n\n") };
-    gozon_seam::spawn(async move { session.run(&mut client).await });
+    gozon_seam::spawn(async move {
+        let _counted = session.live.count_client();
+        session.run(&mut client).await
+    });
     let body = stream::unfold(receiver, |mut receiver: mpsc::Receiver<Bytes>| async move {
         Some((Ok::<_, Infallible>(receiver.recv().await?), receiver))
     });
@@ -128,18 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_resumes_before_its_last_event_unless_it_is_old() {
-        let resume = |id: &str, now| {
+    fn a_client_resumes_from_the_instant_of_its_last_event() {
+        let resume = |id: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("last-event-id", id.parse().unwrap());
-            resume_from(&headers, now)
+            resume_from(&headers)
         };
-        let last = Timestamp::from_micros(1_763_683_200_000_000);
-        let id = last.micros().to_string();
-        let now = last.plus(Duration::from_secs(60));
-        assert_eq!(resume(&id, now), Some(last.minus(PUBLICATION_DELAY)));
-        assert_eq!(resume(&id, last.plus(RESUME_WINDOW * 2)), None);
-        assert_eq!(resume("x", now), None);
-        assert_eq!(resume_from(&HeaderMap::new(), now), None);
+        assert_eq!(resume("1763683200000000"), Some(Timestamp::from_micros(1_763_683_200_000_000)));
+        assert_eq!(resume("x"), None);
+        assert_eq!(resume_from(&HeaderMap::new()), None);
     }
 }

@@ -31,8 +31,9 @@ fn requested_host(headers: &HeaderMap) -> Option<Uri> {
     value.to_str().ok()?.split(',').next()?.trim().parse().ok()
 }
 
-/// Whether a page's origin is this host. A host without a port means the default one, or that a
-/// proxy has left the port out: then the name decides.
+/// Whether a page's origin is this host. A host without a port means the default one. A proxy that
+/// leaves another port out makes the shop's own page a stranger; to let the name alone decide would
+/// let in the pages of whatever else runs on that machine.
 fn same_host(origin: &Uri, host: &Uri) -> bool {
     let default = match origin.scheme_str() {
         Some("http") => 80,
@@ -41,7 +42,7 @@ fn same_host(origin: &Uri, host: &Uri) -> bool {
     };
     let port = origin.port_u16().unwrap_or(default);
     let same_name = origin.host().zip(host.host()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
-    same_name && host.port_u16().is_none_or(|requested| requested == port)
+    same_name && host.port_u16().unwrap_or(default) == port
 }
 
 #[cfg(test)]
@@ -85,9 +86,11 @@ mod tests {
         }
         assert!(allowed("http://shop.example", "shop.example:80"));
         assert!(allowed("https://shop.example:8443", "shop.example:8443"));
-        assert!(allowed("https://shop.example:8443", "shop.example"), "the port was left out");
         for host in ["shop.example:80", "inner, shop.example", "shop.example.evil.example", ""] {
             assert!(!allowed("https://shop.example", host), "{host}");
+        }
+        for origin in ["https://shop.example:8443", "http://shop.example:8080"] {
+            assert!(!allowed(origin, "shop.example"), "{origin}: another port, another page");
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::serve::{Client, End, Session, code};
+use super::session::{Client, End, Session, code};
 
 /// The largest message a client may send; there is nothing that it needs to say.
 const MAX_CLIENT_MESSAGE: usize = 4 * 1024;
@@ -55,6 +55,7 @@ struct Socket {
 
 /// Serves a socket from the switch of protocols to the end of its connection.
 pub(super) async fn run(upgrade: OnUpgrade, session: Session) {
+    let _counted = session.live.count_client();
     let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, upgrade).await else {
         return;
     };

@@ -6,10 +6,15 @@ use axum::{
     http::StatusCode,
 };
 use gozon_contract::{Order, OrderId};
-use gozon_http::{CurrentUser, Problem};
-use gozon_service::store_problem;
+use gozon_http::Problem;
 
-use crate::{service::App, sql};
+use super::App;
+use crate::Call;
+
+/// 404: the user has no such order.
+pub fn order_not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "order_not_found", "the user has no such order")
+}
 
 /// One order
 ///
@@ -17,6 +22,7 @@ use crate::{service::App, sql};
 #[utoipa::path(
     get,
     path = "/orders/{id}",
+    operation_id = "getOrder",
     tag = "orders",
     params(
         ("X-User-Id" = Uuid, Header, description = "The user"),
@@ -31,16 +37,12 @@ use crate::{service::App, sql};
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    CurrentUser(user): CurrentUser,
+    call: Call,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Order>, Problem> {
     let id: OrderId = id
         .ok()
         .and_then(|Path(id)| id.parse().ok())
         .ok_or_else(|| Problem::unreadable("invalid_order_id", "an order's id is a UUID"))?;
-    let mut reader = app.db.read().await.map_err(store_problem)?;
-    let order = sql::find_order(&mut reader, user, id).await.map_err(store_problem)?;
-    order.map(Json).ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "order_not_found", "the user has no such order")
-    })
+    app.orders.get(call, id).await.map(Json)
 }
