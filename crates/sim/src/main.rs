@@ -30,6 +30,9 @@ mod command {
     use clap::Parser;
     use gozon_sim::{MUTATIONS, Outcome, Plan, SOMETIMES, Simulator, shrink};
 
+    /// Number of seeds between two lines of a long run.
+    const REPORT_SEEDS: u64 = 1_000;
+
     /// Runs the whole shop on simulated time, once for each seed.
     #[derive(Debug, Parser)]
     #[command(name = "gozon-sim")]
@@ -127,7 +130,7 @@ mod command {
                         for (name, count) in outcome.counts {
                             *totals.2.entry(name).or_default() += u64::from(count > 0);
                         }
-                        if totals.0 % 100 == 0 {
+                        if totals.0 % REPORT_SEEDS == 0 {
                             report(&totals, started)?;
                         }
                     }
