@@ -7,6 +7,7 @@ SHELL := /bin/bash
 SERVICES := scripts/services run --two-postgres --fast --
 # The binary under test: GOZON_BIN if it is set, otherwise what cargo builds, wherever that is.
 BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
+SIMULATOR := --profile simulate --package gozon-sim --features simulate
 
 .PHONY: help
 help: ## List the targets
@@ -17,7 +18,7 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-newest-postgres test-page ## Install what is missing and run all tests
+test: setup test-containers test-api test-web test-rust test-simulate test-newest-postgres test-page ## Install what is missing and run all tests
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -30,17 +31,18 @@ test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 
 .PHONY: test-simulate
 test-simulate: ## Simulate 2,000 seeds, and put every mended fault back to see it found
-	cargo test --package gozon-sim --features simulate
+	cargo test $(SIMULATOR)
 
 .PHONY: simulate
 simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n with a log, FAULTS=0,3, MUTATION=name)
-	cargo run --release --package gozon-sim --features simulate -- \
+	cargo run $(SIMULATOR) -- \
 		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTATION),--mutation '$(MUTATION)')
 
 .PHONY: simulate-table
 simulate-table: ## Print the rows of docs/proof-mutations.md anew
-	cargo run --release --package gozon-sim --features simulate -- --table
+	cargo run $(SIMULATOR) -- --table
+
 .PHONY: test-newest-postgres
 test-newest-postgres: setup
 	scripts/test-postgres-versions 18.0.0
@@ -87,6 +89,7 @@ test-page: web ## Test the front end in a real browser against the real shop
 lint: ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --package gozon-sim --features simulate --all-targets -- --deny warnings
 
 .PHONY: services
 services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C

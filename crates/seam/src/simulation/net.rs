@@ -138,6 +138,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// None.
+    #[allow(clippy::unused_async, reason = "as tokio's")]
     pub async fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
         Ok(0)
     }
