@@ -140,6 +140,15 @@ fn insert_entries(entries: &[Entry]) -> Statement {
         .maybe_uuid("order_id", |entry| entry.order_id.map(OrderId::uuid))
         .int("created_at", |entry| entry.created_at.micros())
         .done();
+    if mutation!("balances written without looking") {
+        return Statement::new(
+            "insert into entries
+                (user_id, seq, kind, amount, balance_after, order_id, created_at)
+             select user_id, seq, kind, amount, balance_after, order_id, created_at from {rows}
+             where true on conflict do nothing",
+        )
+        .rows(rows);
+    }
     Statement::new(
         "insert into entries
             (user_id, seq, kind, amount, balance_after, order_id, created_at)
