@@ -116,19 +116,25 @@ impl SimulatedBroker {
         self.0.changed.notify_waiters();
     }
 
+    /// Whether it holds what is not confirmed.
+    pub fn is_unsafe(&self) -> bool {
+        self.state().queues.values().flatten().any(|item| !item.is_safe)
+    }
+
     /// It is there again.
     pub fn start(&self) {
         self.state().is_down = false;
         self.0.changed.notify_waiters();
     }
 
-    /// Loses a queue, and what it holds.
-    pub fn lose_queue(&self, name: &'static str) {
+    /// Loses a queue, and what it holds; whether it held anything.
+    pub fn lose_queue(&self, name: &'static str) -> bool {
         let mut state = self.state();
         let lost = state.queues.insert(name, VecDeque::new()).unwrap_or_default();
         if !lost.is_empty() {
             log::sometimes("a queue was lost");
         }
+        !lost.is_empty()
     }
 
     /// Unbinds every listener: it stays connected, and gets nothing any more.

@@ -7,7 +7,7 @@ use gozon_messaging::{DeadLetters, dead_letters::Filter};
 use gozon_store::Db;
 use tokio::{
     task::spawn_local,
-    time::{sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -83,12 +83,23 @@ impl Control {
                 self.fleet.restart(role).await;
             }
             Kind::BrokerRestart => {
+                // Where there is something to lose, unless that takes too long.
+                let until = Instant::now() + lasts;
+                while !self.broker.is_unsafe() && Instant::now() < until {
+                    sleep(Duration::from_millis(1)).await;
+                }
                 self.broker.stop();
                 sleep(lasts).await;
                 self.broker.start();
             }
             Kind::ListenersLost => self.broker.lose_listeners(),
-            Kind::QueueLost(queue) => self.broker.lose_queue(QUEUES[queue]),
+            Kind::QueueLost(queue) => {
+                // A queue is empty most of the time; losing it then shows nothing.
+                let until = self.world.instant(fault.at + fault.lasts);
+                while !self.broker.lose_queue(QUEUES[queue]) && Instant::now() < until {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
             Kind::Garbage(queue) => {
                 self.broker.inject(QUEUES[queue], &format!("garbage-{place}"), GARBAGE[queue]);
             }

@@ -32,7 +32,6 @@ pub const SOMETIMES: &[&str] = &[
     "an order was asked for again",
     "a jump of the time was corrected",
     "another process's correction was followed",
-    "a row expired",
     "a broadcast was lost, and sockets caught up",
     "a socket was closed by the server",
     "a socket saw an order settled",
@@ -80,7 +79,6 @@ const COUNTERS: &[(&str, &str)] = &[
     ("gozon_inbox_repeats_total", "a repeat met the inbox"),
     ("gozon_orders_asked_again_total", "an order was asked for again"),
     ("gozon_stream_closed_total", "a socket was closed by the server"),
-    ("gozon_expired_rows_total", "a row expired"),
 ];
 
 #[derive(Default)]

@@ -149,11 +149,7 @@ impl Subscriptions {
         let (sender, updates) = mpsc::channel(SEND_QUEUE_UPDATES);
         let overflow = CancellationToken::new();
         let queue = Queue { id, updates: sender, overflow: overflow.clone() };
-        let queues = shard.entry(user).or_insert_with(|| Vec::with_capacity(1));
-        if mutation!("one socket per user") {
-            queues.clear();
-        }
-        queues.push(queue);
+        shard.entry(user).or_insert_with(|| Vec::with_capacity(1)).push(queue);
         metrics::gauge!("gozon_stream_sockets").increment(1.0);
         Ok(Subscription { subscriptions: self.clone(), user, id, updates, overflow })
     }
@@ -171,6 +167,10 @@ impl Subscriptions {
             return self.notify_all(update);
         }
         if let Some(queues) = self.shard(user).get_mut(&user) {
+            if mutation!("one socket per user") {
+                let newest = queues.len().saturating_sub(1);
+                return queue_for_each(&mut queues[newest..], update);
+            }
             queue_for_each(queues, update);
         }
     }
