@@ -196,7 +196,7 @@ impl State {
     }
 
     /// How late a message comes, and how late once more.
-    fn fate(&mut self) -> (Duration, Option<Duration>) {
+    fn fate() -> (Duration, Option<Duration>) {
         with_world(|world| {
             let late = world.find(|kind, dice| match kind {
                 Kind::Delay(often) if dice.chance(often) => Some(dice.millis(1, 3_000)),
@@ -263,7 +263,7 @@ impl Broker for SimulatedBroker {
             unconfirmed |= fate != Publication::Fine;
             if fate != Publication::Lost {
                 let mut state = self.state();
-                let (late, again) = state.fate();
+                let (late, again) = State::fate();
                 unsafe_items.push(state.enqueue(queue, batch.clone(), late, false));
                 if let Some(again) = again {
                     state.enqueue(queue, batch.clone(), late + again, true);
@@ -302,14 +302,11 @@ impl Broker for SimulatedBroker {
         state.next_consumer += 1;
         let (id, generation) = (state.next_consumer, state.generation);
         let queue = queue_of(topic.name);
-        match (topic.delivery, queue) {
-            (Delivery::Competing, Some(queue)) => {
-                state.held.insert(id, (queue, Vec::new()));
-            }
-            _ => {
-                let listener = Listener { is_bound: true, ..Listener::default() };
-                state.listeners.insert(id, listener);
-            }
+        if let (Delivery::Competing, Some(queue)) = (topic.delivery, queue) {
+            state.held.insert(id, (queue, Vec::new()));
+        } else {
+            let listener = Listener { is_bound: true, ..Listener::default() };
+            state.listeners.insert(id, listener);
         }
         drop(state);
         Ok(Box::new(Consumer { broker: self.clone(), id, generation, queue }))
@@ -373,7 +370,7 @@ impl Consumer {
         } else {
             for item in items {
                 // What was dealt with may come once more, much later.
-                if let (_, Some(later)) = state.fate() {
+                if let (_, Some(later)) = State::fate() {
                     state.enqueue(queue, item.batch, later, true);
                 }
             }

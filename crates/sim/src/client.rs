@@ -96,7 +96,7 @@ impl Client {
                     if attempt > 0 && write.maybe > 0 {
                         log::sometimes("an answer was lost and asked for again");
                     }
-                    self.done(&mut write, &reply);
+                    Self::done(&mut write, &reply);
                     if write.key.is_some() && self.dice.chance(250) {
                         self.again(&mut write).await;
                     }
@@ -173,7 +173,7 @@ impl Client {
         reply
     }
 
-    fn done(&self, write: &mut Write, reply: &Reply) {
+    fn done(write: &mut Write, reply: &Reply) {
         write.sure += 1;
         if reply.headers.contains_key("idempotency-replayed") {
             log::sometimes("a repeat met its idempotency key");
@@ -197,7 +197,7 @@ impl Client {
     /// The same again, and with the same key something else.
     async fn again(&mut self, write: &mut Write) {
         if let Answer::Done(reply) = self.attempt(write).await {
-            self.done(write, &reply);
+            Self::done(write, &reply);
         }
         if write.what == What::Order && self.dice.chance(300) {
             let body = json!({"amount": write.amount + 1, "description": "something else"});

@@ -186,7 +186,11 @@ impl Plan {
                 add(100_000, 0, Kind::Discard);
             }
             _ => {
-                add(dice.between(2_000, 20_000), 400_000, Kind::ClockJump(database, 40 * 24 * 3600))
+                add(
+                    dice.between(2_000, 20_000),
+                    400_000,
+                    Kind::ClockJump(database, 40 * 24 * 3600),
+                );
             }
         }
     }

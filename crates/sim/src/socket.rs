@@ -88,7 +88,7 @@ async fn listen(
                 }
             }
             Some("order") if has_snapshot => {
-                see(&mut view.borrow_mut(), &frame["order"], false, notes)
+                see(&mut view.borrow_mut(), &frame["order"], false, notes);
             }
             _ => violation(format!("an unexpected frame: {text}")),
         }

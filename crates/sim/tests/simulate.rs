@@ -1,6 +1,7 @@
 //! A bounded simulation: 2,000 seeds hold, the same seed is the same run, and every fault that is put
 //! back is found.
 #![cfg(feature = "simulate")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

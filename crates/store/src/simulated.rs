@@ -6,7 +6,14 @@
 //! next; a run begins with [`reset`] tables. One unit of work at a time holds a file's write lock,
 //! which is waited for in simulated time.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_executor::block_on;
 use futures_util::{
@@ -81,7 +88,7 @@ pub fn reset(url: &str) -> crate::Result<()> {
             "begin immediate; update service_clock set correction = 0, measured_at = 0; ",
         );
         for (table,) in tables {
-            all.push_str(&format!("delete from {table}; "));
+            let _ = write!(all, "delete from {table}; ");
         }
         all.push_str("commit");
         sqlx::raw_sql(sqlx::AssertSqlSafe(all)).execute(&mut connection).await
@@ -124,6 +131,7 @@ impl Drop for SqliteConnection {
     }
 }
 
+#[allow(clippy::unused_async, reason = "as sqlx's")]
 impl SqliteConnection {
     pub(crate) async fn connect_with(options: &SqliteConnectOptions) -> sqlx::Result<Self> {
         let path = options.get_filename().to_string_lossy().into_owned();
@@ -339,6 +347,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl DatabaseError for Refusal {
+    #[allow(clippy::unnecessary_literal_bound, reason = "as the trait has it")]
     fn message(&self) -> &str {
         "simulated"
     }
