@@ -78,8 +78,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=6000
 log.cleaner.dedupe.buffer.size=8388608
 CONF
     local command

@@ -1,6 +1,7 @@
 //! gRPC to a service: the load balancer as the transport of its client.
 
 use std::{
+    cell::RefCell,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -8,12 +9,13 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Request, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Request, Response},
+    middleware::Next,
 };
 use futures_util::future::BoxFuture;
 use gozon_rpc::{CallRules, status};
 use http_body_util::BodyExt as _;
-use tokio::time::Instant;
+use tokio::{task_local, time::Instant};
 use tonic::Status;
 use tower::Service;
 
@@ -21,6 +23,38 @@ use crate::{
     error::ProxyError, load_balancer::LoadBalancer, metrics::UpstreamMetrics,
     permit::keep_until_sent,
 };
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The part of `Server-Timing` that only the service knows.
+const DATABASE: &[u8] = b"database;";
+
+task_local! {
+    /// How long the calls for a request waited for the database, as their service measured it.
+    static DATABASE_TIMINGS: RefCell<Vec<HeaderValue>>;
+}
+
+/// A layer around the routes that call a service: what its calls waited for the database stands in
+/// the answer, as it does in the service's own.
+pub(crate) async fn database_timing(
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    let answer = async { (next.run(request).await, DATABASE_TIMINGS.with(RefCell::take)) };
+    let (mut response, timings) = DATABASE_TIMINGS.scope(RefCell::default(), answer).await;
+    for timing in timings {
+        response.headers_mut().append(SERVER_TIMING, timing);
+    }
+    response
+}
+
+/// Takes a note of the time in the database that a call's response tells.
+fn note_database_timing(headers: &HeaderMap) {
+    let timings = headers.get_all(SERVER_TIMING).iter();
+    for timing in timings.filter(|timing| timing.as_bytes().starts_with(DATABASE)) {
+        // A call that is not part of a request has nobody to tell.
+        let _ = DATABASE_TIMINGS.try_with(|noted| noted.borrow_mut().push(timing.clone()));
+    }
+}
 
 /// Carries calls to one of the instances of a service. Clones share everything.
 #[derive(Clone)]
@@ -47,6 +81,7 @@ impl Service<Request<tonic::body::Body>> for GrpcTransport {
             let answer = transport.send(request).await;
             match &answer {
                 Ok(response) => {
+                    note_database_timing(response.headers());
                     transport.metrics.answered(is_our_fault(response), started.elapsed());
                 }
                 Err(error) => transport.metrics.failed(*error),
@@ -79,6 +114,6 @@ impl GrpcTransport {
 
 /// Whether the status says UNKNOWN, INTERNAL, UNAVAILABLE or `DATA_LOSS`.
 fn is_our_fault(response: &Response<Body>) -> bool {
-    let code = response.headers().get("grpc-status").map(axum::http::HeaderValue::as_bytes);
+    let code = response.headers().get("grpc-status").map(HeaderValue::as_bytes);
     matches!(code, Some(b"2" | b"13" | b"14" | b"15"))
 }

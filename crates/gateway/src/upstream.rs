@@ -6,6 +6,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE},
+    middleware::from_fn,
 };
 use gozon_contract::RandomSource;
 use gozon_http::{Edge, Health, RequestContext};
@@ -16,7 +17,7 @@ use tower::Service as _;
 use crate::{
     config::{self, Limits},
     error::ProxyError,
-    grpc::GrpcTransport,
+    grpc::{self, GrpcTransport},
     headers,
     instance::Load,
     load_balancer::LoadBalancer,
@@ -78,7 +79,8 @@ impl Upstream {
                     let (metrics, limit) = (metrics.clone(), limits.response);
                     let transport = GrpcTransport { balancer: balancer.clone(), metrics, limit };
                     let edge = Edge { service: name, random: random.clone() };
-                    Place::Grpc(gozon_http::edge(rest(transport), edge), balancer)
+                    let routes = rest(transport).layer(from_fn(grpc::database_timing));
+                    Place::Grpc(gozon_http::edge(routes, edge), balancer)
                 } else {
                     Place::Remote(balancer)
                 }
@@ -148,6 +150,10 @@ impl Upstream {
             self.tunnels.open(client, &mut response, lease);
             headers::keep_upgrade(response.headers_mut());
             return Ok(response.map(|_| Body::empty()));
+        }
+        if response.status() == StatusCode::UPGRADE_REQUIRED {
+            // It must say to what (RFC 9110, section 15.5.22).
+            headers::keep_upgrade(response.headers_mut());
         }
         let permit = permit_for(&response, permit);
         Ok(response.map(|body| keep_until_sent(body, (permit, lease))))

@@ -77,7 +77,11 @@ pub(crate) async fn stream(
             let detail =
                 format!("a WebSocket handshake, or `Accept: text/event-stream`: {rejection}");
             let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail);
-            let offer = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
+            let offer = [
+                (header::CONNECTION, "upgrade"),
+                (header::UPGRADE, "websocket"),
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+            ];
             return Ok((offer, problem).into_response());
         }
     };
