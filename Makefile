@@ -7,6 +7,7 @@ SHELL := /bin/bash
 SERVICES := scripts/services run --two-postgres --fast --
 # The binary under test: GOZON_BIN if it is set, otherwise what cargo builds, wherever that is.
 BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
+SIMULATOR := --profile simulate --package gozon-sim --features simulate
 
 .PHONY: help
 help: ## List the targets
@@ -27,6 +28,20 @@ setup: ## Install the servers and tools that tests need (as root; otherwise say 
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
 	cargo build --package gozon
 	$(SERVICES) cargo test --workspace --no-fail-fast
+
+.PHONY: test-simulate
+test-simulate: ## Simulate 2,000 seeds, and put every mended fault back to see it found
+	cargo test $(SIMULATOR)
+
+.PHONY: simulate
+simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n with a log, FAULTS=0,3, MUTATION=name)
+	cargo run $(SIMULATOR) -- \
+		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(MUTATION),--mutation '$(MUTATION)')
+
+.PHONY: simulate-table
+simulate-table: ## Print the rows of docs/proof-mutations.md anew
+	cargo run $(SIMULATOR) -- --table
 
 .PHONY: test-newest-postgres
 test-newest-postgres: setup
@@ -74,6 +89,7 @@ test-page: web ## Test the front end in a real browser against the real shop
 lint: ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --package gozon-sim --features simulate --all-targets -- --deny warnings
 
 .PHONY: services
 services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C

@@ -7,8 +7,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+#[cfg(feature = "simulation")]
+use gozon_seam::Instant;
+#[cfg(not(feature = "simulation"))]
+use std::time::Instant;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -116,7 +121,10 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "the one home of the wall clock")]
     pub fn now(&self) -> Timestamp {
         Timestamp(match &self.0 {
+            #[cfg(not(feature = "simulation"))]
             Source::System => jiff::Timestamp::now().as_microsecond(),
+            #[cfg(feature = "simulation")]
+            Source::System => gozon_seam::world(|world| world.machine_time()).unwrap_or_default(),
             Source::Following(following) => {
                 following.offset.load(Ordering::SeqCst).saturating_add(following.elapsed())
             }
@@ -152,6 +160,10 @@ impl RandomSource {
     /// Seeded once from the system's entropy.
     #[allow(clippy::disallowed_methods, reason = "the one home of randomness")]
     pub fn system() -> Self {
+        #[cfg(feature = "simulation")]
+        if let Some(seed) = gozon_seam::world(|world| world.random()) {
+            return Self::seeded(seed);
+        }
         Self(Arc::new(Mutex::new(rand::make_rng())))
     }
 

@@ -49,7 +49,7 @@ pub(crate) async fn read(
 /// Reads on for a moment and throws it away. The client finishes sending and then sees the answer;
 /// closing at once would reset its connection.
 fn discard(body: Body) {
-    tokio::spawn(timeout(DISCARD_TIMEOUT, async move {
+    gozon_seam::spawn(timeout(DISCARD_TIMEOUT, async move {
         let mut body = pin!(body);
         let mut left = DISCARD_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

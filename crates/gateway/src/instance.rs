@@ -18,17 +18,20 @@ use axum::{
         uri::{Authority, Parts, Scheme},
     },
 };
+use gozon_seam::net::TcpStream;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{self, Client},
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{service_fn, util::BoxCloneSyncService};
+
+#[cfg(feature = "simulation")]
+use gozon_seam::Executor as TokioExecutor;
+#[cfg(not(feature = "simulation"))]
+use hyper_util::rt::TokioExecutor;
 
 use crate::{channel::Channels, ejection::Ejection, origin::Origin};
 

@@ -12,6 +12,7 @@ use axum::{
 };
 use gozon_contract::RandomSource;
 use gozon_http::IDEMPOTENCY_KEY;
+use gozon_seam::mutation;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -263,6 +264,7 @@ fn is_too_late(headers: &HeaderMap) -> bool {
 fn is_repeatable(request: &Request<Bytes>) -> bool {
     match *request.method() {
         Method::GET | Method::HEAD => true,
+        Method::POST if mutation!("any POST is sent to the next instance") => true,
         Method::POST => request.headers().contains_key(IDEMPOTENCY_KEY),
         _ => false,
     }

@@ -55,13 +55,13 @@ impl Tunnels {
     pub(crate) fn open(&self, client: OnUpgrade, response: &mut Response<Incoming>, lease: Lease) {
         let service = hyper::upgrade::on(response);
         let tunnels = self.clone();
-        self.open.spawn(async move {
+        gozon_seam::spawn(self.open.track_future(async move {
             let both = timeout(SWITCH_TIMEOUT, async { try_join!(client, service) });
             if let Ok(Ok((client, service))) = both.await {
                 join(client, service, tunnels.stopping()).await;
             }
             drop(lease);
-        });
+        }));
     }
 
     /// Passes a stream of events on. When the gateway stops, it ends after a whole event.
@@ -97,7 +97,7 @@ async fn join(client: Upgraded, service: Upgraded, stopping: impl Future<Output 
     let (from_service, to_service) = split(TokioIo::new(service));
     let mut there = pin!(to_the_service(from_client, to_service));
     let mut back = pin!(to_the_client(from_service, to_client, stopping));
-    let _ = tokio::select! {
+    let _ = gozon_seam::select! {
         () = there.as_mut() => timeout(SWITCH_TIMEOUT, back).await,
         () = back.as_mut() => timeout(SWITCH_TIMEOUT, there).await,
     };
@@ -127,7 +127,7 @@ async fn copy_frames(
     let mut from = BufReader::with_capacity(SERVICE_BUFFER_BYTES, from);
     let (mut frame, mut stopped, mut stopping) = (FramePosition::default(), false, pin!(stopping));
     while !(stopped && frame.is_at_end()) {
-        let bytes = tokio::select! {
+        let bytes = gozon_seam::select! {
             () = stopping.as_mut(), if !stopped => {
                 stopped = true;
                 continue;

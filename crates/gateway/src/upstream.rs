@@ -74,7 +74,7 @@ impl Upstream {
                     origins.first().is_some_and(|origin| origin.carrier() == Carrier::Grpc);
                 let balancer = Arc::new(LoadBalancer::new(name, origins, limits, random.clone()));
                 if balancer.has_names() {
-                    tokio::spawn(keep_resolving(balancer.clone(), stop.clone()));
+                    gozon_seam::spawn(keep_resolving(balancer.clone(), stop.clone()));
                 }
                 if is_grpc {
                     let (metrics, limit) = (metrics.clone(), limits.response);

@@ -4,11 +4,11 @@ use std::{convert::Infallible, io, pin::pin, time::Duration};
 
 use axum::{body::Body, http::Response};
 use gozon_contract::RandomSource;
+use gozon_seam::net::TcpStream;
 use hyper::{Request, body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;

@@ -4,6 +4,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use gozon_contract::RandomSource;
+use gozon_seam::net::{TcpListener, TcpStream};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -12,10 +13,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
@@ -70,13 +68,14 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
     let server =
         Server { http1: http1(&limits), app, limits, random: RandomSource::system(), stop };
     loop {
-        let accepted = tokio::select! {
+        let accepted = gozon_seam::select! {
             () = server.stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(server.clone().connection(stream, peer));
+                let connection = server.clone().connection(stream, peer);
+                gozon_seam::spawn(connections.track_future(connection));
             }
             Err(error) => pause_after(&error).await,
         }
@@ -146,7 +145,7 @@ impl Server {
                 self.stop.cancelled().await;
                 sleep(IDLE_GRACE).await;
             };
-            tokio::select! {
+            gozon_seam::select! {
                 ended = connection.as_mut() => ended,
                 () = stopped => {
                     connection.as_mut().graceful_shutdown();

@@ -40,7 +40,7 @@ impl BacklogMetrics {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }

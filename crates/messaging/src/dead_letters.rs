@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use gozon_contract::{Clock, RandomSource, Timestamp};
+use gozon_seam::mutation;
 use gozon_store::{Db, Result, Tx};
 
 use crate::{
@@ -159,7 +160,7 @@ async fn put_back(tx: &mut Tx, letters: Vec<DeadLetter>, now: Timestamp) -> Resu
         }
     }
     let mut writes = Vec::new();
-    if !received.is_empty() {
+    if !received.is_empty() && !mutation!("a retry takes the letter and loses it") {
         writes.push(sql::pending::keep(&received, now));
     }
     if !unsent.is_empty() {

@@ -17,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use gozon_contract::{Timestamp, Topic};
+use gozon_seam::mutation;
 use gozon_store::{Error, Reader, Retry, Statement};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -110,7 +111,7 @@ where
         let mut failures = 0;
         while !stop.is_cancelled() {
             let attach = self.context.broker.subscribe(self.topic);
-            let subscriber = tokio::select! {
+            let subscriber = gozon_seam::select! {
                 () = stop.cancelled() => return,
                 attached = attach => attached,
             };
@@ -127,7 +128,7 @@ where
             }
             failures += 1;
             let wait = Duration::from_millis(50 << failures.min(4));
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 () = sleep(self.context.random.jitter(wait)) => {}
             }
@@ -140,7 +141,7 @@ where
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
         loop {
-            let batches = tokio::select! {
+            let batches = gozon_seam::select! {
                 () = stop.cancelled() => return Ok(()),
                 batches = subscriber.receive(MAX_RECEIVED_BYTES) => batches?,
             };
@@ -159,6 +160,9 @@ where
         batches: Vec<Batch>,
     ) -> Result<(), BrokerError> {
         let started = Instant::now();
+        if mutation!("ack before commit") {
+            subscriber.ack().await?;
+        }
         match self.deal_with(batches).await {
             Ok(()) => {
                 subscriber.ack().await?;
@@ -167,6 +171,9 @@ where
             }
             Err(error) => {
                 tracing::warn!(topic = self.topic.name, %error, "giving a batch back");
+                if mutation!("ack after an error") {
+                    return subscriber.ack().await;
+                }
                 subscriber.nack().await?;
                 sleep(self.context.random.jitter(NACK_PAUSE)).await;
             }
@@ -231,7 +238,11 @@ where
             if !sql::inbox::marked(work.reader(), &[&batch.id]).await?.is_empty() {
                 return Ok(0);
             }
-            let writes = vec![sql::inbox::mark(&[&batch.id], now), sql::pending::keep(&rows, now)];
+            let mut writes =
+                vec![sql::inbox::mark(&[&batch.id], now), sql::pending::keep(&rows, now)];
+            if mutation!("mark without keeping the events") {
+                writes.truncate(1);
+            }
             match work.commit(writes).await {
                 Ok(()) => break,
                 Err(error) if retry.again(&error).await => {}

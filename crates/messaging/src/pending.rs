@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gozon_contract::{Timestamp, Topic};
+use gozon_seam::mutation;
 use gozon_store::{Reader, Statement};
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, time::sleep};
@@ -82,7 +83,7 @@ where
                     tracing::debug!(topic = self.topic.name, %error, "can't look for retries");
                 }
             }
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 () = taken_in.notified() => {}
                 () = sleep(POLL_INTERVAL) => {}
@@ -134,7 +135,7 @@ where
         let now = self.context.clock.now();
         let error = storable_text(failure);
         let mut tx = self.context.db.begin().await?;
-        if failure.is_circumstance() {
+        if failure.is_circumstance() && !mutation!("locks spend attempts") {
             let next = now.plus(self.context.random.jitter(CIRCUMSTANCE_WAIT));
             sql::pending::postpone(&mut tx, &row, 0, &error, next).await?;
             return tx.commit().await;

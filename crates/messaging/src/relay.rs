@@ -13,6 +13,7 @@ use std::{
 };
 
 use gozon_contract::Timestamp;
+use gozon_seam::mutation;
 use gozon_store::{Db, Error, Result};
 use tokio::{
     task::JoinHandle,
@@ -127,7 +128,7 @@ impl Relay {
             stop.cancelled().await;
             sleep(STOP_TIMEOUT).await;
         };
-        tokio::select! {
+        gozon_seam::select! {
             () = self.relay_until(&stop) => {}
             () = late => tracing::warn!(service, "stopping; the outbox keeps what is unsent"),
         }
@@ -135,7 +136,7 @@ impl Relay {
 
     async fn relay_until(&mut self, stop: &CancellationToken) {
         loop {
-            let batch = tokio::select! {
+            let batch = gozon_seam::select! {
                 biased;
                 () = stop.cancelled() => break,
                 batch = self.next_batch() => batch,
@@ -163,6 +164,9 @@ impl Relay {
         };
         let clear = self.published.len() >= MAX_UNDELETED || self.clear_at <= Instant::now();
         let delete = if clear { std::mem::take(&mut self.published) } else { Vec::new() };
+        if mutation!("delete before publishing") {
+            let _ = delete_all(&self.context.db, &batch).await;
+        }
         let (sent, deleted) =
             tokio::join!(self.publish(batch), delete_all(&self.context.db, &delete));
         let failed = sent.is_err() || deleted.is_err();
@@ -194,7 +198,7 @@ impl Relay {
             self.sweep();
         }
         let Self { context, hand_over, sweeping, .. } = self;
-        tokio::select! {
+        gozon_seam::select! {
             biased;
             (pass, claimed) = finished(sweeping) => self.swept(pass, claimed),
             rows = hand_over.next(MAX_PUBLISH_BYTES, || context.clock.now()) => Ok(rows),
@@ -208,13 +212,17 @@ impl Relay {
         // Should this fail, what is handed over gets its turn before the next attempt.
         self.next_sweep = Instant::now() + SWEEP_INTERVAL;
         let now = self.context.clock.now();
-        let whole = self.passes.is_multiple_of(PASSES_PER_FULL_SCAN);
+        let whole = self.passes.is_multiple_of(PASSES_PER_FULL_SCAN)
+            && !mutation!("a cursor that passes late commits");
         let start = if whole { 0 } else { self.low_water.load(Ordering::Relaxed) };
         let anew = Pass { began: now, place: Timestamp::from_micros(start) };
         let pass = self.pass.take().unwrap_or(anew);
         let db = self.context.db.clone();
-        let task = tokio::spawn(async move {
+        let task = gozon_seam::spawn(async move {
             let mut reader = db.read().await?;
+            if mutation!("nobody takes over") {
+                return Ok(Claimed { rows: Vec::new(), reached: pass.place });
+            }
             if !sql::outbox::is_due(&mut reader, pass.place, now).await? {
                 return Ok(Claimed { rows: Vec::new(), reached: pass.place });
             }
@@ -234,6 +242,9 @@ impl Relay {
     fn swept(&mut self, pass: Pass, claimed: Result<Claimed>) -> Result<Vec<OutboxRow>> {
         let Claimed { rows, reached } = claimed?;
         let mut seen = pass.began.minus(LATE_COMMIT_MARGIN);
+        if mutation!("a cursor that passes late commits") {
+            seen = pass.began.plus(LEASE);
+        }
         if rows.len() == MAX_CLAIMED {
             self.next_sweep = Instant::now();
             seen = seen.min(reached);
@@ -269,8 +280,9 @@ impl Relay {
         match answer.unwrap_or_else(|_| Err(BrokerError::Away("it does not answer".to_owned()))) {
             Ok(()) => {}
             Err(BrokerError::Rejected { ids, reason }) => {
-                let (refused, sent): (Vec<_>, Vec<_>) =
-                    batch.into_iter().partition(|row| ids.contains(&row.batch.id));
+                let (refused, sent): (Vec<_>, Vec<_>) = batch.into_iter().partition(|row| {
+                    ids.contains(&row.batch.id) && !mutation!("what the broker rejects is dropped")
+                });
                 for row in refused {
                     if let Err(error) = self.set_aside(&row, &reason).await {
                         tracing::warn!(id = row.batch.id, %error, "can't postpone a batch");
@@ -278,6 +290,7 @@ impl Relay {
                 }
                 batch = sent;
             }
+            Err(_) if mutation!("publish without confirms") => {}
             Err(away) => return Err(away),
         }
         let now = self.context.clock.now();

@@ -56,7 +56,7 @@ impl Retention {
     pub async fn run(self, stop: CancellationToken) {
         let mut wait = IDLE_INTERVAL;
         loop {
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 () = sleep(self.context.random.jitter(wait)) => {}
             }

@@ -27,7 +27,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use gozon_contract::Timestamp;
-use gozon_store::{Error, Reader, Retry, Statement};
+use gozon_seam::mutation;
+use gozon_store::{Error, Reader, Retry, Statement, Work};
 
 use crate::{Context, InvalidEvent, Outgoing};
 
@@ -245,6 +246,7 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
         loop {
             match self.attempt(jobs, mode).await {
                 Err(Failure::Store(error)) if retry.again(&error).await => {
+                    tracing::debug!(%error, "a unit of work met a conflict");
                     self.locking_batches.store(LOCKING_BATCHES_AFTER_CONFLICT, Relaxed);
                     mode = Mode::Locking;
                 }
@@ -278,15 +280,15 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
                 .collect();
             let done: Vec<(&G, &[U::Reply])> =
                 answered.iter().map(|(i, replies)| (guards[*i], &replies[..])).collect();
-            // Marks last: who locks what it reads has those rows first too, and if some take marks
-            // first and others rows, two repeats of one job wait for each other in a circle.
-            let mut writes = decision.writes;
-            writes.extend(G::mark(&done, self.context.clock.now()));
+            let marks = G::mark(&done, self.context.clock.now());
             let added = self.context.outbox.add(decision.outgoing);
-            writes.extend(added.statement());
-            work.commit(writes).await?;
+            let mut after_commit = decision.after_commit;
+            if mutation!("side effects before the commit") {
+                after_commit.take().into_iter().for_each(|effect| effect());
+            }
+            self.commit(work, decision.writes, marks, added.statement()).await?;
             // Nothing below may fail: it is committed.
-            if let Some(after_commit) = decision.after_commit
+            if let Some(after_commit) = after_commit
                 && catch_unwind(AssertUnwindSafe(after_commit)).is_err()
             {
                 tracing::error!("a use case panicked after the commit");
@@ -297,6 +299,33 @@ impl<U: UseCase, G: Guard<Reply = U::Reply>> Runner<U, G> {
             }
         }
         Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    /// Commits what was decided, with the guards' marks and the batch that goes out.
+    async fn commit(
+        &self,
+        work: Work,
+        mut writes: Vec<Statement>,
+        marks: Vec<Statement>,
+        message: Option<Statement>,
+    ) -> gozon_store::Result<()> {
+        if mutation!("a commit for the mark, one for the effect") && !marks.is_empty() {
+            work.commit(marks).await?;
+            writes.extend(message);
+            return self.context.db.optimistic().await?.commit(writes).await;
+        }
+        // Marks last: who locks what it reads has those rows first too, and if some take marks
+        // first and others rows, two repeats of one job wait for each other in a circle.
+        writes.extend(marks);
+        if mutation!("a commit for the effect, one for the message") && !writes.is_empty() {
+            work.commit(writes).await?;
+            return self.context.db.optimistic().await?.commit(Vec::from_iter(message)).await;
+        }
+        writes.extend(message);
+        match work.commit(writes).await {
+            Err(Error::Unavailable(_)) if mutation!("errors of the commit ignored") => Ok(()),
+            committed => committed,
+        }
     }
 
     /// A panic is a failure of that batch, not the end of the loop that runs it.

@@ -11,6 +11,7 @@ use gozon_contract::{
     TraceParent, UserId,
 };
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
+use gozon_seam::mutation;
 use gozon_store::Reader;
 
 use crate::{recent::Recent, sql, stream::Subscriptions, unsettled::Intake};
@@ -52,7 +53,9 @@ impl UseCase for ApplyResults {
 
         let mut outgoing = Outgoing::default();
         for (order, trace) in &changed {
-            outgoing.push(&order_changed(order, *trace));
+            if !mutation!("only the instance that settles tells its sockets") {
+                outgoing.push(&order_changed(order, *trace));
+            }
         }
         let writes = if changed.is_empty() { Vec::new() } else { vec![sql::move_orders(&changed)] };
         let (recent, subscriptions) = (self.recent.clone(), self.subscriptions.clone());
@@ -91,7 +94,7 @@ fn move_on<'a>(
             None => OrderStatus::Finished,
             Some(_) => OrderStatus::Cancelled,
         };
-        if order.status == OrderStatus::New {
+        if order.status == OrderStatus::New || mutation!("a result applied again") {
             let version = order.version + 1;
             let order =
                 Order { status, cancel_reason, version, updated_at: now, ..(**order).clone() };

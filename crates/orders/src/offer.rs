@@ -10,6 +10,7 @@ use gozon_api::{
 };
 use gozon_contract::{Order, OrderId, OrderStatus};
 use gozon_http::{Answered, IdempotencyKey, Page, Problem};
+use gozon_seam::mutation;
 use gozon_service::{KeyedRequest, find_answer, store_problem};
 
 use crate::{
@@ -31,6 +32,7 @@ impl OrdersApi for App {
         if let Err(closed) = self.intake.check() {
             // A repeat of an order that was placed is no new one.
             let placed = match &request {
+                Some(_) if mutation!("no repeats while no new orders are taken") => None,
                 Some(request) => find_answer(&self.db, call.user, request).await?,
                 None => None,
             };

@@ -18,6 +18,7 @@ use gozon_contract::{
     Clock, Order, OrderId, OrderStatus, PAYMENT_REQUESTED, RandomSource, Timestamp, UserId,
 };
 use gozon_messaging::{Context, Outbox, Outgoing};
+use gozon_seam::mutation;
 use gozon_store::{Db, Result};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ impl Resend {
     /// Looks again and again until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 () = sleep(self.context.random.jitter(INTERVAL)) => {}
             }
@@ -103,7 +104,7 @@ impl Resend {
             let new = found.into_iter().filter(|order| !known(order));
             due.extend(new.map(|order| (order, self.after)));
         }
-        if due.is_empty() {
+        if due.is_empty() || mutation!("what the broker lost is not asked for again") {
             return Ok(0);
         }
         self.ask(&due).await?;

@@ -92,7 +92,7 @@ impl Unsettled {
             if let Err(error) = self.step().await {
                 tracing::debug!(%error, "can't look for the oldest order that waits");
             }
-            tokio::select! {
+            gozon_seam::select! {
                 () = stop.cancelled() => return,
                 () = sleep(self.context.random.jitter(INTERVAL)) => {}
             }

@@ -6,6 +6,7 @@ use gozon_contract::{
     TraceParent, UserId,
 };
 use gozon_messaging::{Decision, Event, Failure, Mode, Outgoing, Received, UseCase};
+use gozon_seam::mutation;
 use gozon_store::Reader;
 
 use crate::{
@@ -36,9 +37,19 @@ impl UseCase for Settle {
         let now = self.clock.now();
         let requests: Vec<_> = events.iter().map(|event| &event.data).collect();
         let users = requests.iter().map(|request| request.user_id);
-        let mut ledger = Ledger::open(sql::accounts_of(reader, users).await?, now);
+        let accounts = sql::accounts_of(reader, users).await?;
+        if mutation!("an order without an account waits for one") {
+            let has_account = |request: &&PaymentRequested| {
+                accounts.iter().any(|account| account.user_id == request.user_id)
+            };
+            if !requests.iter().all(has_account) {
+                return Err(Failure::Refused("the user has no account".to_owned()));
+            }
+        }
+        let mut ledger = Ledger::open(accounts, now);
         let stored = match mode {
             Mode::Optimistic => Vec::new(),
+            Mode::Locking if mutation!("payments there already not looked for") => Vec::new(),
             Mode::Locking => sql::find_payments(reader, &requests).await?,
         };
         let settlement = ledger
@@ -48,6 +59,9 @@ impl UseCase for Settle {
         // A repeat is answered too: should the first answer be lost, this one heals it.
         let mut outgoing = Outgoing::default();
         for (payment, event) in settlement.answers.iter().zip(events) {
+            if mutation!("repeats are not answered") && !settlement.new.contains(payment) {
+                continue;
+            }
             outgoing.push(&settled(payment, now, event.traceparent));
         }
         let new = settlement.new.len() as u64;

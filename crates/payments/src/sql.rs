@@ -3,6 +3,7 @@
 use gozon_contract::{
     Balance, CancelReason, Money, OrderId, Outcome, PaymentRequested, Timestamp, UserId,
 };
+use gozon_seam::mutation;
 use gozon_store::{Error, Reader, Result, Rows, Statement, select};
 use uuid::Uuid;
 
@@ -32,6 +33,14 @@ pub(crate) fn insert_accounts(accounts: &[Account]) -> Statement {
         .int("version", |account| account.version)
         .int("created_at", |account| account.created_at.micros())
         .done();
+    if mutation!("an account opened again") {
+        return Statement::new(
+            "insert into accounts (user_id, balance, version, created_at)
+             select user_id, balance, version, created_at from {rows} where true
+             on conflict (user_id) do update set balance = 0, version = 1",
+        )
+        .rows(rows);
+    }
     Statement::new(
         "insert into accounts (user_id, balance, version, created_at)
          select user_id, balance, version, created_at from {rows}
@@ -104,6 +113,15 @@ fn insert_payments(payments: &[Payment], now: Timestamp) -> Statement {
             payment.outcome.reason().map(|reason| reason.as_str().to_owned())
         })
         .done();
+    if mutation!("a payment there already, debited all the same") {
+        return Statement::new(
+            "insert into payments (order_id, user_id, amount, decline_reason, created_at)
+             select order_id, user_id, amount, decline_reason, $1 from {rows} where true
+             on conflict do nothing",
+        )
+        .bind(now.micros())
+        .rows(rows);
+    }
     Statement::new(
         "insert into payments (order_id, user_id, amount, decline_reason, created_at)
          select order_id, user_id, amount, decline_reason, $1 from {rows} order by order_id",
@@ -122,6 +140,15 @@ fn insert_entries(entries: &[Entry]) -> Statement {
         .maybe_uuid("order_id", |entry| entry.order_id.map(OrderId::uuid))
         .int("created_at", |entry| entry.created_at.micros())
         .done();
+    if mutation!("balances written without looking") {
+        return Statement::new(
+            "insert into entries
+                (user_id, seq, kind, amount, balance_after, order_id, created_at)
+             select user_id, seq, kind, amount, balance_after, order_id, created_at from {rows}
+             where true on conflict do nothing",
+        )
+        .rows(rows);
+    }
     Statement::new(
         "insert into entries
             (user_id, seq, kind, amount, balance_after, order_id, created_at)
@@ -138,6 +165,13 @@ fn update_accounts(accounts: &[(Account, i64)]) -> Statement {
         .int("version", |(account, _)| account.version)
         .int("was", |(_, was)| *was)
         .done();
+    if mutation!("balances written without looking") {
+        return Statement::new(
+            "update accounts set balance = rows.balance, version = rows.version from {rows}
+             where accounts.user_id = rows.user_id",
+        )
+        .rows(rows);
+    }
     Statement::new(
         "update accounts set balance = rows.balance, version = rows.version from {rows}
          where accounts.user_id = rows.user_id and accounts.version = rows.was",

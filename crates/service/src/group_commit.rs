@@ -8,6 +8,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 use gozon_contract::UserId;
 use gozon_http::{Answer, Answered, Problem, Reply};
 use gozon_messaging::{Context, Failure, Job, Outcome, Runner, UseCase};
+use gozon_seam::mutation;
 use gozon_store::add_database_time;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -62,7 +63,7 @@ impl<C: Send + Sync + 'static, R: Reply> GroupCommit<C, R> {
         let run = async move {
             let mut group: Vec<Waiting<C, R>> = Vec::new();
             loop {
-                tokio::select! {
+                gozon_seam::select! {
                     count = waiting.recv_many(&mut group, MAX_GROUP) => if count == 0 { break },
                     () = stop.cancelled(), if !waiting.is_closed() => waiting.close(),
                 }
@@ -119,7 +120,13 @@ impl<U: UseCase<Reply = Answer<R>>, R: Reply> Committer<U, R> {
         metrics::histogram!("gozon_group_size", "writer" => self.name).record(f64::from(size));
         let (jobs, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|waiting| (waiting.job, waiting.reply)).unzip();
-        match self.runner.together(&jobs).await {
+        let mut outcomes = self.runner.together(&jobs).await;
+        if mutation!("a commit of unknown outcome is run again")
+            && matches!(&outcomes, Err(failure) if failure.is_unavailable())
+        {
+            outcomes = self.runner.together(&jobs).await;
+        }
+        match outcomes {
             Ok(outcomes) => {
                 // Each answer wakes somebody who wants a processor. The relay goes first: the rest of
                 // the order's way depends on it.
@@ -136,7 +143,7 @@ impl<U: UseCase<Reply = Answer<R>>, R: Reply> Committer<U, R> {
                 tracing::warn!(group = self.name, %failure, "taking a group one by one");
                 let permit = Arc::clone(&self.splits).acquire_owned().await;
                 let runner = Arc::clone(&self.runner);
-                tokio::spawn(async move {
+                gozon_seam::spawn(async move {
                     answer(replies, runner.singly(&jobs).await, started);
                     drop(permit);
                 });

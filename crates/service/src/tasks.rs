@@ -41,7 +41,7 @@ impl Tasks {
     ) {
         let (stop, tracker) = &self.stages[stage as usize];
         let (stop, failed) = (stop.clone(), self.failed.clone());
-        tracker.spawn(async move {
+        gozon_seam::spawn(tracker.track_future(async move {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             if panicked || !stop.is_cancelled() {
                 tracing::error!(
@@ -51,7 +51,7 @@ impl Tasks {
                 );
                 failed.cancel();
             }
-        });
+        }));
     }
 
     /// Cancelled when a loop has ended that should not have: the process must end, so that its

@@ -36,7 +36,7 @@ impl<'a> Wiring<'a> {
         let (context, hand_over) = Context::new(service, db, broker, time.clock(), random);
         let stop = tasks.stop_token(Stage::Inboxes);
         tasks.spawn(Stage::Inboxes, "clock", async move {
-            tokio::select! {
+            gozon_seam::select! {
                 () = time.follow() => {}
                 () = stop.cancelled() => {}
             }

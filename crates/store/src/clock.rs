@@ -21,6 +21,7 @@ use std::{
 };
 
 use gozon_contract::{Clock, Timestamp};
+use gozon_seam::mutation;
 use tokio::time::{Instant, sleep};
 
 use crate::{Db, Error, Migration, Result, select};
@@ -87,7 +88,10 @@ impl DatabaseClock {
     /// As the database says.
     pub async fn start(db: Db) -> Result<Self> {
         let measured = measure(&db).await?;
-        let clock = Clock::following(measured.now.plus(measured.at.elapsed()));
+        let mut clock = Clock::following(measured.now.plus(measured.at.elapsed()));
+        if mutation!("each machine goes by its own clock") {
+            clock = Clock::system();
+        }
         let correction = AtomicI64::new(measured.correction);
         Ok(Self { db, clock, correction, started_at: measured.at })
     }
@@ -122,7 +126,8 @@ impl DatabaseClock {
         let known = self.correction.swap(measured.correction, Ordering::Relaxed);
         let jumped = ahead.unsigned_abs() > micros(MAX_DRIFT).unsigned_abs();
         let stood_still = ahead > micros(RECENT) && measured.is_known();
-        if !jumped || stood_still || known != measured.correction {
+        let is_followed = mutation!("jumps of the time are followed");
+        if !jumped || stood_still || known != measured.correction || is_followed {
             if stood_still {
                 tracing::warn!(seconds = ahead / 1_000_000, "this process stood still");
             } else if jumped {
@@ -152,10 +157,12 @@ impl DatabaseClock {
         Ok(())
     }
 
-    /// Keeps the instant of this measurement for the others. On SQLite there are none.
+    /// Keeps the instant of this measurement for the others. On SQLite there are none, except in the
+    /// simulator.
     async fn tell(&self, measured: &Measured) -> Result<()> {
         let is_newcomer = self.started_at.elapsed() < NEWCOMER;
-        if !self.db.is_postgres() || is_newcomer || measured.was_just_told() {
+        let has_others = self.db.is_postgres() || cfg!(feature = "simulation");
+        if !has_others || is_newcomer || measured.was_just_told() {
             return Ok(());
         }
         let mut tx = self.db.begin().await?;
@@ -202,6 +209,8 @@ async fn measure(db: &Db) -> Result<Measured> {
         )
     };
     let (now, correction, measured_at): (i64, i64, i64) = reader.query(select).fetch_one().await?;
+    #[cfg(feature = "simulation")]
+    let now = db.simulated_time().unwrap_or(now);
     let (at, known_before) = (sent + sent.elapsed() / 2, now.saturating_sub(measured_at));
     let now = Timestamp::from_micros(now.saturating_add(correction));
     Ok(Measured { now, correction, known_before, at })

@@ -153,7 +153,7 @@ impl Db {
             Sessions::new(pool, suspicion)
         };
         Ok(Self {
-            write: sessions(1, options.clone()),
+            write: sessions(if locks_late() { 4 } else { 1 }, options.clone()),
             read: sessions(connections.max(1), options.pragma("query_only", "on")),
             file: Some(Arc::new(file)),
         })
@@ -178,7 +178,7 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`](crate::Error::Unavailable) when no connection is had in 3 s.
     pub async fn optimistic(&self) -> Result<Work> {
-        if !self.write.is_postgres() {
+        if !self.write.is_postgres() && !locks_late() {
             return self.locking().await;
         }
         if self.write.is_behind_pooler() {
@@ -260,6 +260,13 @@ impl Db {
         Ok(())
     }
 
+    /// The time of its host, if it is simulated.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated_time(&self) -> Option<i64> {
+        let path = self.file.as_ref()?.path().to_string_lossy();
+        gozon_seam::world(|world| world.database_time(crate::sqlite::name(&path)))
+    }
+
     pub(crate) fn is_postgres(&self) -> bool {
         self.write.is_postgres()
     }
@@ -269,6 +276,15 @@ impl Db {
         self.read.close().await;
         self.write.close().await;
     }
+}
+
+/// Whether optimistic work on SQLite locks nothing before it commits: only where the simulator lets it
+/// stand for PostgreSQL.
+fn locks_late() -> bool {
+    #[cfg(feature = "simulation")]
+    return gozon_seam::world(|world| !world.locks_early()).unwrap_or(false);
+    #[cfg(not(feature = "simulation"))]
+    false
 }
 
 impl fmt::Debug for Db {

@@ -30,6 +30,13 @@ mod reader;
 mod rows;
 mod servers;
 mod session;
+#[cfg(not(feature = "simulation"))]
+mod sqlite {
+    pub(crate) use sqlx::SqliteConnection;
+}
+#[cfg(feature = "simulation")]
+#[path = "simulated.rs"]
+mod sqlite;
 mod sqlite_file;
 mod statement;
 mod timing;
@@ -43,6 +50,8 @@ pub use migrate::{Migration, migrate};
 pub use reader::{FromRow, Query, Reader, Select};
 pub use rows::{Rows, RowsOf};
 pub use session::STATEMENT_TIMEOUT;
+#[cfg(feature = "simulation")]
+pub use sqlite::reset;
 pub use statement::{Arg, Statement};
 pub use timing::{add_database_time, with_database_time};
 pub use tx::{Tx, Work};

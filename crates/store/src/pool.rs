@@ -19,12 +19,12 @@ use deadpool::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, SqliteConnection, error::DatabaseError,
-    postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
+    Connection as _, Executor as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions,
+    sqlite::SqliteConnectOptions,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::session::Suspicion;
+use crate::{session::Suspicion, sqlite::SqliteConnection};
 
 /// How long to wait for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -103,6 +103,8 @@ impl Reader {
             return Ok(Vec::new());
         }
         let (locks, named) = (self.locks, self.session.keeps_prepared());
+        #[cfg(feature = "simulation")]
+        let in_transaction = self.session.is_in_transaction();
         let run = async {
             match self.session.connection() {
                 Connection::Postgres(connection) => {
@@ -114,6 +116,10 @@ impl Reader {
                         Ok(rows.unsigned_abs())
                     };
                     (0..count).map(changed).collect()
+                }
+                #[cfg(feature = "simulation")]
+                Connection::Sqlite(connection) if !in_transaction => {
+                    connection.run_together(statements).await
                 }
                 Connection::Sqlite(connection) => {
                     let mut changed = Vec::with_capacity(statements.len());

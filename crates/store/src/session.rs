@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, PgConnection};
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
@@ -24,6 +24,7 @@ use crate::{
     Error,
     pool::{self, Pool, Pooled},
     servers::Servers,
+    sqlite::SqliteConnection,
 };
 
 /// The longest that a statement of a transaction may take. Ours take milliseconds. A PostgreSQL server
@@ -271,6 +272,12 @@ impl Session {
         }
     }
 
+    /// Whether a transaction is open.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
     /// Whether the server may keep what is prepared under a name.
     pub(crate) fn keeps_prepared(&self) -> bool {
         !self.sessions.behind_pooler
@@ -350,6 +357,11 @@ impl Drop for Session {
             return;
         }
         if !self.unsettled && !self.in_transaction {
+            return;
+        }
+        if cfg!(feature = "simulation") {
+            // A simulated connection rolls back when it is closed.
+            drop(Pooled::take(connection));
             return;
         }
         let Ok(runtime) = Handle::try_current() else {

@@ -101,6 +101,6 @@ pub(crate) async fn stream(
         return Ok(events::respond(session));
     };
     let switched = hyper::upgrade::on(&mut request);
-    tokio::spawn(websocket::run(switched, session));
+    gozon_seam::spawn(websocket::run(switched, session));
     Ok(response)
 }

@@ -44,7 +44,7 @@ pub(super) fn respond(session: Session) -> Response {
     let (sender, receiver) = mpsc::channel(QUEUED_WRITES);
     let retry = session.live.random.jitter(RETRY_DELAY).as_millis();
     let mut client = EventStream { writes: sender, buffer: format!("retry: {retry}\n\n") };
-    tokio::spawn(async move {
+    gozon_seam::spawn(async move {
         let _counted = session.live.count_client();
         session.run(&mut client).await
     });

@@ -2,8 +2,7 @@
 //! cost, however many others there are, connected or not.
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
@@ -13,6 +12,7 @@ use std::{
 use gozon_api::live::Frame;
 use gozon_contract::{ORDER_CHANGED, Order, Timestamp, TraceParent, UserId};
 use gozon_messaging::{Message, Received};
+use gozon_seam::mutation;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +55,7 @@ pub(crate) struct Subscriptions(Arc<Inner>);
 
 struct Inner {
     limits: StreamLimits,
-    shards: Vec<Mutex<HashMap<UserId, Vec<Queue>>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<BTreeMap<UserId, Vec<Queue>>>>,
     next_id: AtomicU64,
     count: AtomicUsize,
     /// The ids of events that were pushed after their commit and did not come back from the
@@ -101,7 +100,6 @@ impl Subscriptions {
         Self(Arc::new(Inner {
             limits,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
             next_id: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             pushed: Mutex::default(),
@@ -130,9 +128,9 @@ impl Subscriptions {
         self.0.complete_until.store(until.micros(), Ordering::Release);
     }
 
-    fn shard(&self, user: UserId) -> MutexGuard<'_, HashMap<UserId, Vec<Queue>>> {
-        let hash = self.0.hasher.hash_one(user);
-        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+    fn shard(&self, user: UserId) -> MutexGuard<'_, BTreeMap<UserId, Vec<Queue>>> {
+        // The last bits of a UUID are random.
+        let index = usize::try_from(user.uuid().as_u128() % SHARDS as u128).unwrap_or(0);
         self.0.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,7 +163,14 @@ impl Subscriptions {
     /// Queues an update for every client of a user. One whose queue is full is closed; nobody waits
     /// for it.
     fn notify(&self, user: UserId, update: &Queued) {
+        if mutation!("everybody gets every frame") {
+            return self.notify_all(update);
+        }
         if let Some(queues) = self.shard(user).get_mut(&user) {
+            if mutation!("one socket per user") {
+                let newest = queues.len().saturating_sub(1);
+                return queue_for_each(&mut queues[newest..], update);
+            }
             queue_for_each(queues, update);
         }
     }

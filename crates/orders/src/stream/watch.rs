@@ -6,6 +6,7 @@ use futures_util::stream;
 use gozon_api::live::{Frame, RESUME_WINDOW, Update, Watch, WatchOrders};
 use gozon_contract::{Order, OrderId, Timestamp, UserId};
 use gozon_http::Problem;
+use gozon_seam::mutation;
 use gozon_service::store_problem;
 use tokio::time::{Instant, sleep};
 
@@ -136,7 +137,7 @@ impl Watching {
                 }
             };
             let mut taken = Vec::new();
-            tokio::select! {
+            gozon_seam::select! {
                 count = self.subscription.updates.recv_many(&mut taken, MAX_BATCH) => {
                     return if count == 0 { Received::Nothing } else { Received::Queued(taken) };
                 }
@@ -158,6 +159,9 @@ impl Watching {
             sql::list_orders(&mut reader, self.user, Filter::default(), PAGE_ORDERS).await
         };
         let orders = self.read(read).await?;
+        if mutation!("a socket subscribes after its snapshot") {
+            while self.subscription.updates.try_recv().is_ok() {}
+        }
         self.step = Step::Queue;
         Ok(vec![Update::Snapshot { orders, as_of }])
     }
