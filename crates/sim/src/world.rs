@@ -114,7 +114,7 @@ impl World {
         active.iter().find_map(|(_, kind)| find(*kind, &mut dice))
     }
 
-    /// Waits until instances are to be killed; which.
+    /// Waits until instances are to be killed, and says which ones.
     pub async fn doomed(&self) -> Vec<usize> {
         loop {
             let kill = self.kill.take();

@@ -1,7 +1,7 @@
 //! Reading: statements that the compiler knows to be queries.
 
 use futures_util::stream::{BoxStream, StreamExt as _};
-use sqlx::{Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{Executor, Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
 
 use crate::{
     Arg, Error, Result, Rows, Statement,
@@ -121,20 +121,7 @@ impl Reader {
                 Connection::Sqlite(connection) if !in_transaction => {
                     connection.run_together(statements).await
                 }
-                Connection::Sqlite(connection) => {
-                    let mut changed = Vec::with_capacity(statements.len());
-                    for statement in statements {
-                        let expected = statement.expected;
-                        let (sql, args) = sqlite(statement)?;
-                        let query = sqlx::query_with::<Sqlite, _>(sql, args);
-                        let rows = query.execute(&mut *connection).await?.rows_affected();
-                        if expected.is_some_and(|expected| expected != rows) {
-                            return Err(Error::conflict("not as many rows as expected"));
-                        }
-                        changed.push(rows);
-                    }
-                    Ok(changed)
-                }
+                Connection::Sqlite(connection) => one_by_one(connection, statements).await,
             }
         };
         let result: Result<_> = run.await;
@@ -265,4 +252,26 @@ impl<'r> Query<'r> {
             }
         })
     }
+}
+
+/// Runs statements on SQLite, one after the other, as parts of the transaction that is open.
+pub(crate) async fn one_by_one<C>(
+    connection: &mut C,
+    statements: Vec<Statement>,
+) -> Result<Vec<u64>>
+where
+    for<'c> &'c mut C: Executor<'c, Database = Sqlite>,
+{
+    let mut changed = Vec::with_capacity(statements.len());
+    for statement in statements {
+        let expected = statement.expected;
+        let (sql, args) = sqlite(statement)?;
+        let query = sqlx::query_with::<Sqlite, _>(sql, args);
+        let rows = query.execute(&mut *connection).await?.rows_affected();
+        if expected.is_some_and(|expected| expected != rows) {
+            return Err(Error::conflict("not as many rows as expected"));
+        }
+        changed.push(rows);
+    }
+    Ok(changed)
 }

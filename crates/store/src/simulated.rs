@@ -36,7 +36,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Error, Statement, statement::sqlite};
+use crate::{Statement, reader::one_by_one};
 
 /// How long a unit of work waits for the write lock of a file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -231,7 +231,7 @@ impl SqliteConnection {
         let inner = self.inner.as_mut().ok_or_else(lost)?;
         let answer = drive(async {
             sqlx::raw_sql("begin immediate").execute(&mut *inner).await?;
-            let changed = in_transaction(inner, statements).await;
+            let changed = one_by_one(inner, statements).await;
             let last = if changed.is_ok() { "commit" } else { "rollback" };
             sqlx::raw_sql(last).execute(inner).await?;
             changed
@@ -239,24 +239,6 @@ impl SqliteConnection {
         self.writer = None;
         self.end(fate, answer).await?
     }
-}
-
-async fn in_transaction(
-    connection: &mut sqlx::SqliteConnection,
-    statements: Vec<Statement>,
-) -> crate::Result<Vec<u64>> {
-    let mut changed = Vec::new();
-    for statement in statements {
-        let expected = statement.expected;
-        let (sql, args) = sqlite(statement)?;
-        let query = sqlx::query_with::<Sqlite, _>(sql, args);
-        let rows = query.execute(&mut *connection).await?.rows_affected();
-        if expected.is_some_and(|expected| expected != rows) {
-            return Err(Error::conflict("not as many rows as expected"));
-        }
-        changed.push(rows);
-    }
-    Ok(changed)
 }
 
 impl<'c> Executor<'c> for &'c mut SqliteConnection {

@@ -54,7 +54,7 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Listens on a port. Whoever listened there before does so no longer.
+    /// Listens on a port, in place of a listener that was there before.
     #[must_use]
     pub fn listen(port: u16) -> Self {
         let (sender, streams) = mpsc::unbounded_channel();
