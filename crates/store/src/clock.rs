@@ -13,7 +13,9 @@
 //!
 //! A process that stood still together with its monotonic clock, as on a machine that was suspended,
 //! sees the same as after a jump. So the instant of the latest measurement is kept in the database: if
-//! another process has measured a moment ago by the database's clock, that clock has not jumped.
+//! another process has measured a moment ago by the database's clock, that clock has not jumped. And if
+//! it lies in the future, the clock has jumped back, which a process that has just started can't see
+//! otherwise.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -62,6 +64,8 @@ const MAX_DRIFT: Duration = Duration::from_secs(2);
 const RECENT: Duration = Duration::from_secs(10);
 /// A process that has just started does not know whether the database's clock has just jumped.
 const NEWCOMER: Duration = Duration::from_secs(30);
+/// How often a process that has just started looks whether another has corrected a jump.
+const JUMP_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A measurement: the service's time at an instant of this process, and what is in it.
 struct Measured {
@@ -82,12 +86,14 @@ pub struct DatabaseClock {
 }
 
 impl DatabaseClock {
-    /// Measures the time of `db`.
+    /// Measures the time of `db`. If it stands before the latest measurement, the database's clock has
+    /// jumped back: then this waits for a process that knows how far, and after ten seconds makes the
+    /// time go on from that measurement.
     ///
     /// # Errors
     /// As the database says.
     pub async fn start(db: Db) -> Result<Self> {
-        let measured = measure(&db).await?;
+        let measured = measure_after_a_jump(&db).await?;
         let mut clock = Clock::following(measured.now.plus(measured.at.elapsed()));
         if mutation!("each machine goes by its own clock") {
             clock = Clock::system();
@@ -137,22 +143,7 @@ impl DatabaseClock {
             return self.tell(&measured).await;
         }
         tracing::warn!(seconds = ahead / 1_000_000, "the database's clock has jumped; corrected");
-        let mut tx = self.db.begin().await?;
-        let correction = measured.correction.saturating_sub(ahead);
-        let corrected = tx
-            .query(
-                "update service_clock set correction = $1, measured_at = $2
-                 where one = 1 and correction = $3",
-            )
-            .bind(correction)
-            .bind(measured.by_the_database())
-            .bind(measured.correction)
-            .execute()
-            .await?;
-        if corrected == 0 {
-            return Err(Error::conflict("another process has corrected the jump"));
-        }
-        tx.commit().await?;
+        let correction = measured.correct(&self.db, ahead).await?;
         self.correction.store(correction, Ordering::Relaxed);
         Ok(())
     }
@@ -173,6 +164,32 @@ impl DatabaseClock {
 }
 
 impl Measured {
+    /// Makes the database's time go on as if it had not jumped `ahead`, and returns the correction.
+    async fn correct(&self, db: &Db, ahead: i64) -> Result<i64> {
+        let mut tx = db.begin().await?;
+        let correction = self.correction.saturating_sub(ahead);
+        let corrected = tx
+            .query(
+                "update service_clock set correction = $1, measured_at = $2
+                 where one = 1 and correction = $3",
+            )
+            .bind(correction)
+            .bind(self.by_the_database())
+            .bind(self.correction)
+            .execute()
+            .await?;
+        if corrected == 0 {
+            return Err(Error::conflict("another process has corrected the jump"));
+        }
+        tx.commit().await?;
+        Ok(correction)
+    }
+
+    /// Whether the latest measurement seems to lie in the future.
+    fn is_set_back(&self) -> bool {
+        self.known_before < -micros(MAX_DRIFT)
+    }
+
     /// The instant by the database's own clock, in microseconds.
     fn by_the_database(&self) -> i64 {
         self.now.micros().saturating_sub(self.correction)
@@ -191,6 +208,28 @@ impl Measured {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+async fn measure_after_a_jump(db: &Db) -> Result<Measured> {
+    let give_up = Instant::now() + RECENT;
+    loop {
+        let measured = measure(db).await?;
+        if !measured.is_set_back() {
+            return Ok(measured);
+        }
+        if Instant::now() < give_up {
+            tracing::warn!("the database's clock has jumped back; waiting for its correction");
+            sleep(JUMP_POLL_INTERVAL).await;
+            continue;
+        }
+        let seconds = measured.known_before / 1_000_000;
+        tracing::warn!(seconds, "the database's clock has jumped back; corrected");
+        match measured.correct(db, measured.known_before).await {
+            // Or another has just corrected it.
+            Ok(_) | Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn measure(db: &Db) -> Result<Measured> {

@@ -87,6 +87,48 @@ async fn an_operator_may_set_the_time() {
     assert_eq!(correction(&test.db()).await, 0);
 }
 
+/// Keeps the instant of a measurement `seconds` ago, as a process that has run for long does.
+async fn measured(test: &TestDb, seconds: i64) {
+    let mut tx = test.db().begin().await.unwrap();
+    let measured = "update service_clock set measured_at =
+        cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) - $1 * 1000000";
+    tx.query(measured).bind(seconds).execute().await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newcomer_waits_for_one_who_knows_how_far_the_clock_jumped_back() {
+    let test = shifted_database().await;
+    let old = DatabaseClock::start(test.another()).await.unwrap();
+    let before = old.clock().now();
+    measured(&test, 3).await;
+    shift(&test, -72).await;
+    let starting = tokio::spawn(DatabaseClock::start(test.another()));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!starting.is_finished());
+    old.step().await.unwrap();
+    let new = starting.await.unwrap().unwrap();
+    for clock in [&old, &new] {
+        assert!(clock.clock().now().since(before) < HOUR && clock.clock().now() >= before);
+    }
+    assert!((71..=72).contains(&correction(&test.db()).await));
+}
+
+#[tokio::test]
+async fn after_a_jump_back_that_nobody_saw_time_goes_on_from_the_latest_measurement() {
+    let test = shifted_database().await;
+    let before = DatabaseClock::start(test.another()).await.unwrap().clock().now();
+    measured(&test, 0).await;
+    shift(&test, -72).await;
+    let new = DatabaseClock::start(test.another()).await.unwrap();
+    assert!(new.clock().now().since(before) < HOUR && new.clock().now() >= before);
+    // And it is the time for all who come later.
+    new.step().await.unwrap();
+    let newer = DatabaseClock::start(test.another()).await.unwrap();
+    assert!(newer.clock().now().since(before) < HOUR && newer.clock().now() >= before);
+    assert!((71..=72).contains(&correction(&test.db()).await));
+}
+
 /// As a machine that was suspended: to one of its processes, the rest of the world has jumped.
 #[tokio::test]
 async fn a_process_that_stood_still_corrects_nothing() {
@@ -95,11 +137,7 @@ async fn a_process_that_stood_still_corrects_nothing() {
     let before = clock.clock().now();
     shift(&test, 2).await;
     // Another process was there all the time.
-    let mut tx = test.db().begin().await.unwrap();
-    let measured = "update service_clock set
-        measured_at = cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) - 3000000";
-    tx.query(measured).execute().await.unwrap();
-    tx.commit().await.unwrap();
+    measured(&test, 3).await;
     clock.step().await.unwrap();
     assert!(clock.clock().now().since(before) > HOUR);
     assert_eq!(correction(&test.db()).await, 0);
