@@ -77,12 +77,11 @@ impl Channels {
         &self,
         instance: &Arc<Instance>,
         load: Load,
-        mut request: Request<Bytes>,
+        request: &Request<Bytes>,
         limit: Duration,
         deadline: Instant,
     ) -> Result<Response<Incoming>, SendError> {
-        *request.uri_mut() = instance.uri(&request).ok_or(SendError::Unsent)?;
-        let (parts, body) = request.into_parts();
+        let uri = instance.uri(request).ok_or(SendError::Unsent)?;
         let channels = match load {
             Load::Requests => &self.calls,
             Load::Sockets => &self.watches,
@@ -97,8 +96,11 @@ impl Channels {
                 }
                 Err(_) => return Err(SendError::Timeout),
             };
-            let attempt = Request::from_parts(parts.clone(), ());
-            match timeout_at(deadline, connection.send(attempt, body.clone())).await {
+            let mut head = Request::new(());
+            *head.method_mut() = request.method().clone();
+            *head.uri_mut() = uri.clone();
+            head.headers_mut().clone_from(request.headers());
+            match timeout_at(deadline, connection.send(head, request.body().clone())).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => {
                     tracing::debug!(%instance, %error, "a call failed");

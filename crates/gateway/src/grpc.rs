@@ -8,9 +8,9 @@ use std::{
 };
 
 use axum::{
+    Router,
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Request, Response},
-    middleware::Next,
 };
 use futures_util::future::BoxFuture;
 use gozon_rpc::{CallRules, status};
@@ -33,13 +33,13 @@ task_local! {
     static DATABASE_TIMINGS: RefCell<Vec<HeaderValue>>;
 }
 
-/// A layer around the routes that call a service: what its calls waited for the database stands in
+/// Answers a request by routes that call a service. What its calls waited for the database stands in
 /// the answer, as it does in the service's own.
-pub(crate) async fn database_timing(
-    request: axum::extract::Request,
-    next: Next,
-) -> axum::response::Response {
-    let answer = async { (next.run(request).await, DATABASE_TIMINGS.with(RefCell::take)) };
+pub(crate) async fn answer(mut routes: Router, request: Request<Body>) -> Response<Body> {
+    let answer = async {
+        let Ok(response) = routes.call(request).await;
+        (response, DATABASE_TIMINGS.with(RefCell::take))
+    };
     let (mut response, timings) = DATABASE_TIMINGS.scope(RefCell::default(), answer).await;
     for timing in timings {
         response.headers_mut().append(SERVER_TIMING, timing);

@@ -103,7 +103,7 @@ impl LoadBalancer {
         deadline: Instant,
     ) -> Result<Response<Body>, ProxyError> {
         let attempt = |instance: Arc<Instance>| {
-            let request = request.clone();
+            let request = &request;
             async move {
                 let response = self.open(&instance, Load::Requests, request, deadline).await?;
                 let (head, body) = response.into_parts();
@@ -125,7 +125,7 @@ impl LoadBalancer {
         deadline: Instant,
     ) -> Result<(Response<channel::Incoming>, Lease), ProxyError> {
         let attempt = |instance: Arc<Instance>| {
-            let request = request.clone();
+            let request = &request;
             async move { self.open(&instance, Load::Sockets, request, deadline).await }
         };
         self.dispatch(true, Load::Sockets, attempt).await
@@ -135,7 +135,7 @@ impl LoadBalancer {
         &self,
         instance: &Arc<Instance>,
         load: Load,
-        request: Request<Bytes>,
+        request: &Request<Bytes>,
         deadline: Instant,
     ) -> Result<Response<channel::Incoming>, SendError> {
         instance.channels.send(instance, load, request, self.connect, deadline).await

@@ -6,10 +6,9 @@ use axum::{
     Router,
     body::{Body, Bytes},
     http::{Request, Response, StatusCode, Version},
-    middleware::from_fn,
 };
 use gozon_contract::RandomSource;
-use gozon_http::{Edge, Health, RequestContext};
+use gozon_http::{Health, RequestContext, add_timing, with_fallbacks};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -30,8 +29,6 @@ use crate::{
 
 /// How often names are looked up again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
-/// How much longer than a call the request that it belongs to may take.
-const GRPC_TIMEOUT_MARGIN: Duration = Duration::from_millis(200);
 
 /// What all upstreams are made with.
 #[derive(Clone, Copy)]
@@ -79,9 +76,7 @@ impl Upstream {
                 if is_grpc {
                     let (metrics, limit) = (metrics.clone(), limits.response);
                     let transport = GrpcTransport { balancer: balancer.clone(), metrics, limit };
-                    let edge = Edge { service: name, random: random.clone() };
-                    let routes = rest(transport).layer(from_fn(grpc::database_timing));
-                    Place::Grpc(gozon_http::edge(routes, edge), balancer)
+                    Place::Grpc(with_fallbacks(rest(transport)), balancer)
                 } else {
                     Place::Remote(balancer)
                 }
@@ -116,9 +111,11 @@ impl Upstream {
         let answer = match &self.place {
             Place::Local(router) => local(router, request, permit, deadline).await,
             Place::Remote(balancer) => self.remote(balancer, request, permit, deadline).await,
-            // The transport counts its calls, and is the first to see that the deadline has passed.
-            Place::Grpc(router, _) => {
-                return local(router, request, permit, deadline + GRPC_TIMEOUT_MARGIN).await;
+            // The transport counts its calls, and keeps the deadline.
+            Place::Grpc(routes, _) => {
+                let mut response = grpc::answer(routes.clone(), request.map(Body::from)).await;
+                add_timing(response.headers_mut(), self.name, started.elapsed());
+                return Ok(keep_permit(response, permit));
             }
         };
         match &answer {
@@ -171,13 +168,16 @@ async fn local(
     deadline: Instant,
 ) -> Result<Response<Body>, ProxyError> {
     match timeout_at(deadline, router.clone().call(request.map(Body::from))).await {
-        Ok(Ok(response)) => {
-            // A stream of events has no end, like a WebSocket, and is no request in flight.
-            let permit = (!events::is_event_stream(response.headers())).then_some(permit);
-            Ok(response.map(|body| keep_until_sent(body, permit)))
-        }
+        Ok(Ok(response)) => Ok(keep_permit(response, permit)),
         Err(_) => Err(ProxyError::Timeout),
     }
+}
+
+/// The request is in flight until its response has been sent. A stream of events has no end, like a
+/// WebSocket, and is none.
+fn keep_permit(response: Response<Body>, permit: Permit) -> Response<Body> {
+    let permit = (!events::is_event_stream(response.headers())).then_some(permit);
+    response.map(|body| keep_until_sent(body, permit))
 }
 
 async fn keep_resolving(balancer: Arc<LoadBalancer>, stop: CancellationToken) {
