@@ -7,7 +7,10 @@ SHELL := /bin/bash
 SERVICES := scripts/services run --two-postgres --fast --
 # The binary under test: GOZON_BIN if it is set, otherwise what cargo builds, wherever that is.
 BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
-SIMULATOR := --profile simulate --package gozon-sim --features simulate
+SIMULATOR := --package gozon-sim --features simulate
+# With the features of the whole workspace, cargo builds each library once for all tests.
+SIMULATOR_OF_WORKSPACE := --workspace --features gozon-sim/simulate
+TESTS := test-containers test-api test-web test-rust test-simulate test-newest-postgres test-page
 
 .PHONY: help
 help: ## List the targets
@@ -18,7 +21,8 @@ run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
-test: setup test-containers test-api test-web test-rust test-newest-postgres test-page ## Install what is missing and run all tests
+test: setup ## Install what is missing and run all tests
+	GOZON_BIN=$$(scripts/build --workspace --bins --tests); export GOZON_BIN; $(MAKE) $(TESTS)
 
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
@@ -26,12 +30,11 @@ setup: ## Install the servers and tools that tests need (as root; otherwise say 
 
 .PHONY: test-rust
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
-	cargo build --package gozon
 	$(SERVICES) cargo test --workspace --no-fail-fast
 
 .PHONY: test-simulate
 test-simulate: ## Simulate 2,000 seeds, and put every mended fault back to see it found
-	cargo test $(SIMULATOR)
+	cargo test $(SIMULATOR_OF_WORKSPACE) --test simulate
 
 .PHONY: simulate
 simulate: ## Simulate seeds until stopped or one fails (SEEDS=n, FROM=n, SEED=n with a log, FAULTS=0,3, MUTATION=name)
@@ -49,7 +52,6 @@ test-newest-postgres: setup
 
 .PHONY: test-grpc
 test-grpc: setup ## Test the whole shop with gRPC between the gateway and the services
-	cargo build --package gozon
 	GOZON_TEST_INSIDE=grpc $(SERVICES) cargo test --package gozon --test e2e --no-fail-fast
 
 .PHONY: test-postgres-versions
@@ -89,7 +91,7 @@ test-page: web ## Test the front end in a real browser against the real shop
 lint: ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	cargo clippy --package gozon-sim --features simulate --all-targets -- --deny warnings
+	cargo clippy $(SIMULATOR_OF_WORKSPACE) --all-targets -- --deny warnings
 
 .PHONY: services
 services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C

@@ -75,6 +75,7 @@ async fn bench(args: &Args) -> anyhow::Result<Report> {
 fn host_of(url: &str) -> anyhow::Result<Arc<str>> {
     let host = url.strip_prefix("http://").context("--url must start with http://")?;
     let host = host.trim_end_matches('/');
+    anyhow::ensure!(!host.contains(['@', '/', '?']), "--url is a scheme, a host and a port alone");
     Ok(if host.contains(':') { host.into() } else { format!("{host}:80").into() })
 }
 

@@ -55,9 +55,11 @@ impl ProxyError {
                 "method_not_implemented",
                 "this is no proxy to other hosts",
             ),
-            Self::Host => {
-                (StatusCode::BAD_REQUEST, "invalid_host", "a request has exactly one Host header")
-            }
+            Self::Host => (
+                StatusCode::BAD_REQUEST,
+                "invalid_host",
+                "a request has exactly one Host header, with a host",
+            ),
             Self::ContentEncoding => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_content_encoding",

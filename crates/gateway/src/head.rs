@@ -1,9 +1,10 @@
 //! Checks of a request's head, before anything is done for it.
 
 use axum::http::{
-    HeaderMap, Method, Uri, Version,
+    HeaderMap, HeaderValue, Method, Uri, Version,
     header::{CONTENT_ENCODING, HOST, TRANSFER_ENCODING},
     request::Parts,
+    uri::Authority,
 };
 
 use crate::{config::Limits, error::ProxyError};
@@ -25,10 +26,16 @@ pub(crate) fn check(parts: &Parts, has_body: bool, limits: &Limits) -> Result<()
 fn check_host(parts: &Parts) -> Result<(), ProxyError> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.len() <= MAX_HOST_BYTES && host.to_str().is_ok() => Ok(()),
+        (Some(host), None) if host.len() <= MAX_HOST_BYTES && is_host(host) => Ok(()),
         (None, None) if parts.version < Version::HTTP_11 => Ok(()),
         _ => Err(ProxyError::Host),
     }
+}
+
+/// A name or an address, perhaps with a port (RFC 9110, section 7.2).
+fn is_host(value: &HeaderValue) -> bool {
+    let authority = value.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 fn check_size(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), ProxyError> {

@@ -32,7 +32,7 @@ mod upstream;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use gozon_contract::RandomSource;
 use gozon_http::{Edge, Health, health_routes, observed};
 use serde_json::Value;
@@ -68,11 +68,11 @@ impl Gateway {
     pub fn router(&self) -> Router {
         let swagger = SwaggerUi::new("/swagger")
             .external_url_unchecked("/openapi.json", self.openapi.clone());
+        let own = Router::from(swagger).merge(health_routes(self.health.clone()));
         let routes = Router::new()
             .fallback(proxy::forward)
             .with_state(self.proxy.clone())
-            .merge(swagger)
-            .merge(health_routes(self.health.clone()));
+            .merge(own.route_layer(from_fn_with_state(self.proxy.clone(), proxy::check)));
         observed(routes, Edge { service: "gateway", random: self.random.clone() })
     }
 

@@ -7,6 +7,7 @@ use axum::{
     body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderMap, Response},
+    middleware::Next,
 };
 use gozon_api::{Live, orders, payments};
 use gozon_contract::{Clock, RandomSource};
@@ -43,6 +44,19 @@ pub(crate) struct Proxy {
 /// Answers every request that is not for the gateway itself.
 pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<Body> {
     proxy.forward(request).await.unwrap_or_else(ProxyError::response)
+}
+
+/// Lets a request to the gateway itself pass that could be forwarded too.
+pub(crate) async fn check(
+    State(proxy): State<Arc<Proxy>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match head::check(&parts, !body.is_end_stream(), &proxy.limits) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => error.response(),
+    }
 }
 
 impl Proxy {

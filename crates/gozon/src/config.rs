@@ -2,7 +2,11 @@
 
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these comments are the help text")]
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -149,7 +153,7 @@ pub struct Up {
     #[arg(long, env = "GOZON_BROKER_URL", default_value = "memory:")]
     pub broker_url: String,
     /// The most connections to each database
-    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
+    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
     /// The folder of the built web front end
     #[arg(long, env = "GOZON_WEB_DIR", default_value = "web/dist")]
@@ -208,7 +212,7 @@ pub struct Service {
     #[arg(long, env = "GOZON_BROKER_URL")]
     pub broker_url: String,
     /// The most connections to the database
-    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10)]
+    #[arg(long, env = "GOZON_DATABASE_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
     /// Limits on live sockets (orders only).
     #[command(flatten)]
@@ -260,11 +264,16 @@ pub struct Sockets {
 #[derive(Args, Clone, Debug)]
 pub struct Traffic {
     /// The most requests under way at once; more are answered 503
-    #[arg(long, env = "GOZON_MAX_IN_FLIGHT", default_value_t = gozon_gateway::Limits::default().in_flight)]
-    pub max_in_flight: usize,
+    #[arg(long, env = "GOZON_MAX_IN_FLIGHT", default_value_t = in_flight())]
+    pub max_in_flight: NonZeroUsize,
     /// The most requests per second of one user, with bursts of twice as many; off unless set
     #[arg(long, env = "GOZON_RATE_LIMIT")]
     pub rate_limit: Option<NonZeroU32>,
+}
+
+/// The gateway's own limit.
+fn in_flight() -> NonZeroUsize {
+    NonZeroUsize::new(gozon_gateway::Limits::default().in_flight).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The settings of `gozon web`.

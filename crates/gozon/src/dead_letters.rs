@@ -15,6 +15,7 @@ use gozon_messaging::{
 use serde_json::{Value, json};
 
 use crate::{
+    audit::open,
     config::Databases,
     migrate::clock_of,
     terminal::{self, printable, printable_json},
@@ -144,7 +145,7 @@ impl Place {
         let mut opened = Vec::new();
         for (service, url) in urls {
             if self.database.is_none_or(|only| only == service) {
-                let db = url.open(1)?;
+                let db = open(&service.to_string(), &url, 1)?;
                 let clock = clock_of(&db).await;
                 opened.push((service, DeadLetters::new(db, clock)));
             }
@@ -230,7 +231,7 @@ async fn show(id: String, place: &Place, out: &mut impl Write) -> anyhow::Result
         found.extend(page.letters.into_iter().map(|letter| (service, letter)));
     }
     if found.is_empty() {
-        bail!("there is no dead letter {id}");
+        bail!("there is no dead letter {}", printable(&id));
     }
     if place.json {
         let items: Vec<_> =

@@ -12,9 +12,12 @@ use tokio::{
 /// Succeeds if the server answers 200.
 pub async fn ask(url: &str) -> anyhow::Result<ExitCode> {
     let Some(rest) = url.strip_prefix("http://") else {
-        bail!("{url}: give a URL such as http://127.0.0.1:8080/readyz");
+        bail!("give a URL such as http://127.0.0.1:8080/readyz");
     };
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if host.contains('@') {
+        bail!("leave out the user and the password: http://127.0.0.1:8080/readyz");
+    }
     let answer = timeout(Duration::from_secs(5), get(host, path)).await;
     let answer = answer.with_context(|| format!("{url} does not answer"))??;
     let status = answer.split_ascii_whitespace().nth(1).unwrap_or("nothing");

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, bail};
 use axum::Router;
 use gozon_contract::{RandomSource, Topic};
-use gozon_http::{Health, Limits, Metrics, health_routes, serve};
+use gozon_http::{Edge, Health, Limits, Metrics, health_routes, serve};
 use gozon_messaging::Broker;
 use gozon_service::{Stage, Tasks};
 use tokio::{
@@ -89,7 +89,8 @@ pub async fn run(server: Server, stop: CancellationToken) -> anyhow::Result<()> 
     let admin_stop = CancellationToken::new();
     if let Some(address) = admin {
         let metrics = Metrics::start().context("can't collect metrics")?;
-        let routes = metrics.routes().merge(health_routes(health));
+        let edge = Edge { service: "admin", random: RandomSource::system() };
+        let routes = gozon_http::edge(metrics.routes().merge(health_routes(health)), edge);
         let listener = listen(address).await?;
         tokio::spawn(serve(listener, routes, Limits::default(), admin_stop.clone()));
     }

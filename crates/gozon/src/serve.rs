@@ -133,7 +133,7 @@ impl From<config::Traffic> for Limits {
             burst: limit.get().saturating_mul(2),
             users: RATED_USERS,
         });
-        Self { in_flight: args.max_in_flight, rate, ..Self::default() }
+        Self { in_flight: args.max_in_flight.get(), rate, ..Self::default() }
     }
 }
 

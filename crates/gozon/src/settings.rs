@@ -206,13 +206,19 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 /// Reads a log filter: a level, or levels by module such as `info,gozon_orders=debug`. A word that
 /// is no level would be taken for a module, and everything else would be silent.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    for part in text.split(',').map(str::trim).filter(|part| !part.contains(['[', ']', '{'])) {
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+    let parts: Vec<_> = text.split(',').map(str::trim).collect();
+    for part in parts.iter().filter(|part| !part.contains(['[', ']', '{'])) {
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level.trim());
+        if part.starts_with('=') {
+            return Err(format!("{part:?} names no module"));
+        }
         if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
             return Err(format!("{level:?} is none of the levels {}", LEVELS.join(", ")));
         }
     }
-    Ok(text.to_owned())
+    let filter = parts.join(",");
+    gozon_http::Logs::check(&filter)?;
+    Ok(filter)
 }
 
 /// Reads the URL of an instance, such as `http://10.0.0.5:8081`.
@@ -321,9 +327,21 @@ mod tests {
     #[test]
     fn a_log_filter_names_levels() {
         for good in ["info", "WARN", "off", "info,gozon_orders=debug", "[request]=trace,error"] {
-            assert!(log_filter(good).is_ok(), "{good}");
+            assert_eq!(log_filter(good).as_deref(), Ok(good));
         }
-        for bad in ["", "verbose", "gozon_orders", "info,verbose", "info,gozon=loud", "info,"] {
+        assert_eq!(log_filter(" info, a=debug ").as_deref(), Ok("info,a=debug"));
+        for bad in [
+            "",
+            " ",
+            "verbose",
+            "gozon_orders",
+            "info,verbose",
+            "info,gozon=loud",
+            "info,",
+            "info,=debug",
+            "gozon[x",
+            "info,[request=trace",
+        ] {
             assert!(log_filter(bad).is_err(), "{bad}");
         }
     }

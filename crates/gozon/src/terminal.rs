@@ -61,7 +61,7 @@ pub fn printable_json(value: &serde_json::Value) -> String {
 fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     let is_control = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(is_control) {
         return Cow::Borrowed(text);

@@ -51,7 +51,7 @@ async fn not_built(request: Request) -> Response {
     if request.uri().path() == "/" && is_read(&request) && accepts_html(&request) {
         return (StatusCode::NOT_FOUND, Html(NOT_BUILT)).into_response();
     }
-    not_found(request.uri()).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], not_found(request.uri())).into_response()
 }
 
 async fn serve(State(files): State<ServeDir>, request: Request) -> Response {
@@ -59,7 +59,7 @@ async fn serve(State(files): State<ServeDir>, request: Request) -> Response {
     let mut response = find(files, request).await.unwrap_or_else(Problem::into_response);
     let caching = if response.status().is_client_error() {
         "no-store".to_owned()
-    } else if is_asset && response.status().is_success() {
+    } else if is_asset {
         format!("public, max-age={}, immutable", ASSETS_MAX_AGE.as_secs())
     } else {
         "no-cache".to_owned()
@@ -83,9 +83,7 @@ async fn find(mut files: ServeDir, mut request: Request) -> Result<Response, Pro
     } else if uri.path().contains("//") {
         return Err(not_found(&uri));
     }
-    if is_read && request.uri().path() == INDEX && !accepts_html(&request) {
-        return Err(not_found(&uri));
-    }
+    let accepts_html = accepts_html(&request);
     if !is_read {
         // Only what is there can refuse a method.
         let path = request.uri().clone();
@@ -111,8 +109,14 @@ async fn find(mut files: ServeDir, mut request: Request) -> Result<Response, Pro
             range.map(|range| response.headers_mut().insert(header::CONTENT_RANGE, range));
             Ok(response)
         }
+        _ if is_html(&found) && !accepts_html => Err(not_found(&uri)),
         _ => Ok(found.map(Body::new)),
     }
+}
+
+fn is_html<B>(response: &Response<B>) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
 fn is_read(request: &Request) -> bool {
@@ -125,9 +129,10 @@ fn accepts_html(request: &Request) -> bool {
     let ranges = |value: &HeaderValue| {
         let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
         value.split(',').any(|range| {
-            let (media, weight) = range.split_once(';').unwrap_or((range, ""));
-            matches!(media.trim(), "text/html" | "text/*" | "*/*")
-                && !matches!(weight.trim(), "q=0" | "q=0.0")
+            let mut parts = range.split(';').map(str::trim);
+            let is_html = matches!(parts.next(), Some("text/html" | "text/*" | "*/*"));
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1");
+            is_html && weight.parse().unwrap_or(1.0_f32) > 0.0
         })
     };
     values.peek().is_none() || values.any(ranges)

@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{MatchedPath, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
@@ -68,6 +68,11 @@ pub struct Edge {
 /// Puts the edge around a service's routes. Unknown routes and wrong methods become problems too.
 pub fn edge(routes: Router, edge: Edge) -> Router {
     observed(routes.fallback(no_route), edge)
+}
+
+/// Routes behind another edge, with the same problems for unknown routes and wrong methods.
+pub fn with_fallbacks(routes: Router) -> Router {
+    routes.fallback(no_route).method_not_allowed_fallback(wrong_method)
 }
 
 /// The edge around routes that have a fallback of their own.
@@ -177,7 +182,10 @@ where
                 Ok(Ok(response)) => response,
                 Err(panic) => panicked(&*panic),
             };
-            let problem = response.extensions_mut().remove::<Problem>();
+            let problem = response
+                .extensions_mut()
+                .remove::<Problem>()
+                .or_else(|| unexplained(&response, uri.path()));
             let cause = problem.as_ref().and_then(|problem| problem.cause.clone());
             if let Some(problem) = problem {
                 let mut headers = std::mem::take(response.headers_mut());
@@ -213,6 +221,29 @@ where
         };
         Box::pin(answer.instrument(span))
     }
+}
+
+/// The problem of an error that says nothing: a library has answered.
+fn unexplained(response: &Response<Body>, path: &str) -> Option<Problem> {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().contains_key(CONTENT_TYPE) {
+        return None;
+    }
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => ("route_not_found", format!("nothing is at {path}")),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("method_not_allowed", format!("{path} does not take this method"))
+        }
+        StatusCode::PRECONDITION_FAILED => {
+            ("precondition_failed", format!("{path} is not as the request says that it must be"))
+        }
+        _ if status.is_client_error() => {
+            ("invalid_request", "the request can't be answered".to_owned())
+        }
+        _ => ("internal_error", "something went wrong on our side".to_owned()),
+    };
+    response.body().is_end_stream().then(|| Problem::new(status, code, detail))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -11,6 +11,14 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 pub struct Logs;
 
 impl Logs {
+    /// Checks a filter.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(filter: &str) -> Result<(), String> {
+        EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
+    }
+
     /// Starts logging what `filter` lets through (such as `info` or `info,gozon_orders=debug`):
     /// for people on a terminal, as JSON lines otherwise.
     ///

@@ -386,6 +386,9 @@ fn urls_are_checked() {
         "kafka://",
         "kafka://a:1,",
         "kafka://a:1/x",
+        "kafka://a:x",
+        "kafka://a:1,:2",
+        "kafka://a:99999",
         "kafka://u:p@a:1",
         "kafka:a",
         "kafka://a:1?partition=3",
@@ -395,7 +398,9 @@ fn urls_are_checked() {
         let error = broker::connect(bad, &[], &RandomSource::system()).err();
         assert!(matches!(error, Some(BrokerError::InvalidUrl(_))), "{bad}");
     }
-    for good in ["kafka://a:1,b:2", "kafka://a:1?prefix=n.&partitions=12"] {
+    for good in
+        ["kafka://a:1,b:2", "kafka://a,[::1],[::1]:1", "kafka://a:1?prefix=n.&partitions=12"]
+    {
         assert!(broker::connect(good, &[], &RandomSource::system()).is_ok(), "{good}");
     }
 }

@@ -143,8 +143,8 @@ fn fault_of(code: &str) -> Fault {
         (SQLITE_BUSY, _) => Fault::Environment,
         // The other kinds of BUSY (a snapshot that is old, a log that is recovered), LOCKED, PROTOCOL.
         (_, 5 | 6 | 15) => Fault::Conflict,
-        // TOOBIG, CONSTRAINT, MISMATCH, RANGE.
-        (_, 18 | 19 | 20 | 25) => Fault::Data,
+        // TOOBIG, CONSTRAINT, MISMATCH, RANGE, and NOTADB: waiting makes no database of another file.
+        (_, 18 | 19 | 20 | 25 | 26) => Fault::Data,
         _ => Fault::Environment,
     }
 }

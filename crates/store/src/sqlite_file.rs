@@ -8,6 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    io::Errno,
+};
+
 use crate::url::{InvalidUrl, invalid};
 
 /// The file as it was when it was opened.
@@ -48,10 +53,12 @@ impl SqliteFile {
         }
         let found = fs::metadata(&path)
             .map_err(|error| invalid(format!("can't use {}: {error}", path.display())))?;
-        if found.permissions().readonly() {
-            return Err(invalid(format!("{} is read-only", path.display())));
+        if !found.is_file() {
+            return Err(invalid(format!("{} is not a file", path.display())));
         }
-        Ok(Self { path, identity: identity(&found) })
+        let file = Self { path, identity: identity(&found) };
+        file.check_access().map_err(|why| invalid(why.to_string()))?;
+        Ok(file)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -61,11 +68,32 @@ impl SqliteFile {
     /// Checks that the path still leads to the file that was opened.
     pub(crate) fn check(&self) -> sqlx::Result<()> {
         if fs::metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
-            return Ok(());
+            return self.check_access().map_err(sqlx::Error::Io);
         }
         let path = self.path.display();
         let why = format!("{path} was deleted or replaced; put it back, or start again");
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotFound, why)))
+    }
+}
+
+impl SqliteFile {
+    /// Whether this process may write to the file, and to those that SQLite keeps beside it.
+    fn check_access(&self) -> io::Result<()> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            let wanted = Access::READ_OK | Access::WRITE_OK;
+            match accessat(CWD, &path, wanted, AtFlags::EACCESS) {
+                Ok(()) => {}
+                Err(Errno::NOENT) if !suffix.is_empty() => {}
+                Err(error) => {
+                    let path = Path::new(&path).display();
+                    let why = format!("this user may not write to {path}: {error}");
+                    return Err(io::Error::new(io::Error::from(error).kind(), why));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -179,11 +179,19 @@ impl Parameters {
             Some("allow") => {
                 return Err(invalid("sslmode=allow is not supported; write sslmode=prefer"));
             }
-            None | Some("prefer" | "disable") if self.get("sslrootcert").is_some() => {
+            // libpq would verify with require, too; sqlx would not.
+            Some("verify-full" | "verify-ca") => {}
+            _ if self.get("sslrootcert").is_some() => {
                 let reason = "sslrootcert has an effect only with sslmode=verify-full or verify-ca";
                 return Err(invalid(reason));
             }
+            Some("disable") if self.get("sslcert").or(self.get("sslkey")).is_some() => {
+                return Err(invalid("sslcert and sslkey have no effect with sslmode=disable"));
+            }
             _ => {}
+        }
+        if self.get("sslcert").is_some() != self.get("sslkey").is_some() {
+            return Err(invalid("sslcert and sslkey go together"));
         }
         for (name, kind) in
             [("sslrootcert", "CERTIFICATE"), ("sslcert", "CERTIFICATE"), ("sslkey", "PRIVATE KEY")]
@@ -255,6 +263,9 @@ mod tests {
             ("postgres://a/b?sslmode=allow", "write sslmode=prefer"),
             ("postgres://a/b?sslmode=require&sslmode=disable", "twice"),
             ("postgres://a/b?sslrootcert=system", "only with sslmode=verify-full"),
+            ("postgres://a/b?sslmode=require&sslrootcert=system", "only with sslmode=verify-full"),
+            ("postgres://a/b?sslmode=require&sslcert=/x", "go together"),
+            ("postgres://a/b?sslmode=disable&sslcert=/x&sslkey=/y", "no effect"),
             ("postgres://a/b?sslmode=verify-full&sslrootcert=/nowhere", "can't read /nowhere"),
             ("postgres://a/b?sslmode=verify-full&sslrootcert=/dev/null", "holds no CERTIFICATE"),
             ("postgres://a/b?target_session_attrs=standby", "any or read-write"),

@@ -13,17 +13,19 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 fn cargo_that_built_elsewhere() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_gozon");
-    let script = format!(
-        "#!/bin/sh
-         case \"$*\" in
-         'run --release --package gozon -- up') exec {binary} up ;;
-         'build --package gozon --bin gozon --message-format '*)
-             echo '{{\"reason\":\"compiler-artifact\",\"executable\":null}}'
-             echo '{{\"reason\":\"compiler-artifact\",\"executable\":\"{binary}\",\"fresh\":true}}'
-             echo '{{\"reason\":\"build-finished\",\"success\":true}}' ;;
-         *) echo \"unexpected: cargo $*\" >&2; exit 1 ;;
-         esac\n"
-    );
+    let script = r#"#!/bin/sh
+case "$*" in
+'run --release --package gozon -- up') exec BINARY up ;;
+'build --message-format json-render-diagnostics --package gozon --bin gozon')
+    echo '{"target":{"kind":["lib"],"name":"gozon"},"profile":{"test":false},"executable":null}'
+    echo '{"target":{"kind":["bin"],"name":"gozon","doc":true},"profile":{"test":true},"executable":"/a/test"}'
+    echo '{"target":{"kind":["bin"],"name":"gozon","doc":true},"profile":{"test":false},"executable":"BINARY"}'
+    echo '{"target":{"kind":["bin"],"name":"gozon-bench","doc":true},"profile":{"test":false},"executable":"/a/bench"}'
+    echo '{"reason":"build-finished","success":true}' ;;
+*) echo "unexpected: cargo $*" >&2; exit 1 ;;
+esac
+"#
+    .replace("BINARY", binary);
     let cargo = folder.path().join("cargo");
     fs::write(&cargo, script).unwrap();
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();

@@ -39,7 +39,7 @@ pub(super) fn parse(url: &str) -> Result<KafkaUrl, BrokerError> {
         None => (None, address),
     };
     let strange = |c: char| c.is_whitespace() || "/?#".contains(c);
-    if servers.split(',').any(|server| server.is_empty() || server.contains(strange)) {
+    if servers.split(',').any(|server| server.contains(strange) || !is_server(server)) {
         return Err(invalid("kafka: takes a list of host:port"));
     }
     let parameters = parameters(query)?;
@@ -137,6 +137,14 @@ fn one_of(
         let known = known.join(", ");
         invalid(&format!("{name}={given} is not supported; there are: {known}"))
     })
+}
+
+/// `host`, `host:port` or `[address]:port`.
+fn is_server(text: &str) -> bool {
+    match text.rsplit_once(':').filter(|_| !text.ends_with(']')) {
+        Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok(),
+        None => !text.is_empty(),
+    }
 }
 
 /// `user:password`, percent-encoded.

@@ -144,16 +144,30 @@ fn is_blocked(connection: &Connection) -> bool {
 /// Reads an AMQP URL. The error does not repeat it: it may hold a password.
 pub(super) fn parse(url: &str) -> Result<Address, BrokerError> {
     let invalid = |what: &str| BrokerError::InvalidUrl(what.to_owned());
-    let mut uri: AMQPUri =
-        url.parse().map_err(|_| invalid("the broker's amqp URL can't be read"))?;
+    let mut uri: AMQPUri = url.parse().map_err(|_| {
+        invalid(
+            "the broker's URL can't be read; it looks like amqp://user:password@host:5672/vhost",
+        )
+    })?;
     let mut tls = OwnedTLSConfig::default();
+    if uri.authority.host.contains([',', ' ']) {
+        return Err(invalid("an amqp URL names one host"));
+    }
+    if url.contains('#') {
+        return Err(invalid("write # as %23"));
+    }
     let query = url.split_once('?').map_or("", |(_, query)| query);
+    let mut seen = Vec::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if !PARAMETERS.contains(&&*name) {
             let known = PARAMETERS.join(", ");
             let unknown = format!("unknown parameter {name:?}; there are: {known}, prefix");
             return Err(BrokerError::InvalidUrl(unknown));
         }
+        if seen.contains(&name) {
+            return Err(BrokerError::InvalidUrl(format!("the parameter {name} is given twice")));
+        }
+        seen.push(name.clone());
         if name == "cacertfile" {
             if !url.starts_with("amqps:") {
                 return Err(invalid("cacertfile has an effect only with amqps://"));
@@ -203,6 +217,9 @@ mod tests {
     #[test]
     fn what_a_url_asks_for_in_vain_is_an_error() {
         for (url, reason) in [
+            ("amqp://a,b/shop", "one host"),
+            ("amqp://rabbit/shop#x", "%23"),
+            ("amqp://rabbit?heartbeat=5&heartbeat=6", "twice"),
             ("amqps://rabbit?verify=verify_none", "unknown parameter \"verify\""),
             ("amqp://rabbit?connection_timeout=5", "unknown parameter \"connection_timeout\""),
             ("amqp://rabbit?cacertfile=/dev/null", "only with amqps://"),
