@@ -17,7 +17,7 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: run
-run: web ## Run the whole shop at http://localhost:8080, on embedded defaults
+run: compilers web ## Run the whole shop at http://localhost:8080, on embedded defaults
 	exec cargo run --release --package gozon -- up
 
 .PHONY: test
@@ -27,6 +27,11 @@ test: setup ## Install what is missing and run all tests
 .PHONY: setup
 setup: ## Install the servers and tools that tests need (as root; otherwise say what to install)
 	scripts/setup
+
+# C, C++ and Perl build librdkafka, OpenSSL and SQLite.
+.PHONY: compilers
+compilers:
+	scripts/setup build
 
 .PHONY: test-rust
 test-rust: ## Test the services on SQLite, PostgreSQL, RabbitMQ and Kafka
@@ -88,7 +93,7 @@ test-page: web ## Test the front end in a real browser against the real shop
 	$(BUILT); cd web && npm run e2e
 
 .PHONY: lint
-lint: ## Formatting and lints
+lint: compilers ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo clippy $(SIMULATOR_OF_WORKSPACE) --all-targets -- --deny warnings

@@ -3,7 +3,7 @@
 use gozon_http::PROBLEM_JSON;
 use utoipa::openapi::{
     Contact, ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
-    Response, ResponseBuilder, path::Operation,
+    Response, ResponseBuilder, Schema, path::Operation,
 };
 
 /// What the gateway answers by itself to any request: the status, and its codes.
@@ -26,6 +26,8 @@ const GATEWAY_ANSWERS_TO_BODIES: [(&str, &str); 4] = [
 
 /// The documents of all services, merged.
 pub fn merged() -> OpenApi {
+    let mut license = License::new("MIT OR Apache-2.0");
+    license.identifier = Some("MIT OR Apache-2.0".to_owned());
     let info = InfoBuilder::new()
         .title("Gozon")
         .version(env!("CARGO_PKG_VERSION"))
@@ -33,7 +35,7 @@ pub fn merged() -> OpenApi {
             "The orders-and-payments core of an online shop. Money is an integer in minor units \
              (kopecks). The user is the `X-User-Id` header. Errors are RFC 9457 problem details.",
         ))
-        .license(Some(License::new("MIT OR Apache-2.0")))
+        .license(Some(license))
         .contact(None::<Contact>)
         .build();
     let mut document = OpenApiBuilder::new().info(info).build();
@@ -42,7 +44,22 @@ pub fn merged() -> OpenApi {
     for path in document.paths.paths.values_mut() {
         add_gateway_answers(path);
     }
+    for (name, schema) in document.components.iter_mut().flat_map(|all| &mut all.schemas) {
+        if let Some(item) = name.strip_prefix("Page_") {
+            name_items(schema, item);
+        }
+    }
     document
+}
+
+/// Lets a page's items be those of the schema `item`. utoipa writes them out in each page, so that a
+/// generated client would have the same type twice.
+fn name_items(page: &mut RefOr<Schema>, item: &str) {
+    if let RefOr::T(Schema::Object(page)) = page
+        && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+    {
+        items.items = Ref::from_schema_name(item).into();
+    }
 }
 
 fn add_gateway_answers(path: &mut PathItem) {

@@ -232,12 +232,24 @@ fn a_file_that_cannot_be_used_is_an_error_at_once() {
         (format!("sqlite:{path}"), "is a folder"),
         (format!("sqlite:{path}/file/x.db"), "can't make the folder"),
         ("sqlite:/proc/x.db".to_owned(), "can't write to the folder /proc"),
+        ("sqlite:/dev/null".to_owned(), "is not a file"),
         (format!("sqlite:{path}/x.db?mode=ro"), "takes no parameters; leave out ?mode=ro"),
     ] {
         let said = Db::open(&url, 1).unwrap_err().to_string();
         assert!(said.contains(reason), "{url}: {said}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letter.txt");
+    fs::write(&file, "Dear shop, ".repeat(100)).unwrap();
+    let db = Db::open(&format!("sqlite:{}", file.display()), 1).unwrap();
+    let error = migrate(&db, CLOCK_MIGRATIONS).await.unwrap_err();
+    assert!(matches!(error, Error::Other(_)), "{error}");
+    assert!(error.to_string().contains("not a database"), "{error}");
 }
 
 #[tokio::test]

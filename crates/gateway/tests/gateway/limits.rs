@@ -156,9 +156,20 @@ async fn what_is_not_http_is_a_problem() {
 async fn a_request_has_exactly_one_host() {
     let gate = Gate::with(Upstream::Local(reader(Arc::default())), Limits::default()).await;
     let long = format!("Host: {}\r\n", "x".repeat(300));
-    for hosts in ["", "Host: a\r\nHost: b\r\n", "Host: a\r\nHost: a\r\n", &long] {
-        let request = format!("GET /orders HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
-        raw_problem(&gate.raw(&request).await, 400, "invalid_host");
+    for hosts in [
+        "",
+        "Host: a\r\nHost: b\r\n",
+        "Host: a\r\nHost: a\r\n",
+        "Host: a b\r\n",
+        "Host: me@a\r\n",
+        "Host: a/b\r\n",
+        &long,
+    ] {
+        // The gateway's own answers are no exception.
+        for path in ["/orders", "/livez", "/openapi.json", "/swagger/"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+            raw_problem(&gate.raw(&request).await, 400, "invalid_host");
+        }
     }
     // HTTP/1.0 knows no hosts.
     let answer = gate.raw("GET /orders HTTP/1.0\r\n\r\n").await;

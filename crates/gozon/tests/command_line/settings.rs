@@ -1,4 +1,12 @@
-use std::os::unix::ffi::OsStrExt as _;
+use std::{
+    fs,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
+    path::Path,
+    process::Command,
+};
 
 use crate::{gozon, run, stderr, stdout, variables};
 
@@ -33,6 +41,8 @@ fn an_unreadable_value_is_named_with_an_example() {
         (&["up"], "GOZON_LISTEN", "1.2.3.4:99999"),
         (&["gateway"], "GOZON_ADMIN_LISTEN", "nowhere"),
         (&["up"], "GOZON_DATABASE_CONNECTIONS", "many"),
+        (&["up"], "GOZON_DATABASE_CONNECTIONS", "0"),
+        (&["gateway"], "GOZON_MAX_IN_FLIGHT", "0"),
         (&["up"], "GOZON_HEARTBEAT", "0"),
         (&["up"], "GOZON_MAX_SOCKETS", "-1"),
         (&["up"], "GOZON_ALLOWED_ORIGINS", "shop.example"),
@@ -43,6 +53,8 @@ fn an_unreadable_value_is_named_with_an_example() {
         (&["bench"], "GOZON_RATE", "fast"),
         (&["bench"], "GOZON_HOT", "perhaps"),
         (&["openapi"], "GOZON_LOG", "verbose"),
+        (&["openapi"], "GOZON_LOG", "info,=debug"),
+        (&["openapi"], "GOZON_LOG", "gozon[x"),
     ] {
         let output = run(arguments, &[(variable, value)]);
         let said = stderr(&output);
@@ -50,6 +62,57 @@ fn an_unreadable_value_is_named_with_an_example() {
         assert!(said.contains(&format!("({variable}) can't be {value:?}: ")), "{said}");
         assert!(said.contains(&format!("; an example: {variable}=")), "{said}");
     }
+}
+
+#[test]
+fn commands_that_read_make_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let typo = folder.path().join("typo");
+    for command in [&["dead-letters", "list"] as &[&str], &["audit"], &["why", "x"]] {
+        let output = run(command, &[("GOZON_DATA_DIR", typo.to_str().unwrap())]);
+        assert!(!output.status.success() && !typo.exists(), "{command:?}: {}", stderr(&output));
+    }
+    let said = stderr(&run(&["dead-letters", "list", "--data-dir", typo.to_str().unwrap()], &[]));
+    assert!(said.contains("there is no orders database at"), "{said}");
+}
+
+#[test]
+fn a_password_in_the_address_of_a_shop_is_not_shown() {
+    let url = "http://me:sesame@127.0.0.1:1/readyz";
+    for arguments in [&["health", url] as &[&str], &["bench", "--url", url]] {
+        let output = run(arguments, &[]);
+        let said = stderr(&output);
+        assert!(!output.status.success() && !said.contains("sesame"), "{said}");
+    }
+}
+
+/// Run by root, it takes somebody who may not do everything.
+#[test]
+fn a_database_of_another_user_is_an_error_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let place = ("GOZON_DATA_DIR", path.to_str().unwrap());
+    stdout(&run(&["migrate"], &[place]));
+    set_mode(path, 0o777);
+    for name in ["orders.db", "payments.db"] {
+        set_mode(&path.join(name), 0o444);
+    }
+    let migrate = gozon(&["migrate"]);
+    let mut command = Command::new("setpriv");
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    // The binary may be in a folder that is root's alone.
+    let binary = path.join("gozon");
+    fs::copy(migrate.get_program(), &binary).unwrap();
+    let output = command.arg(&binary).arg("migrate").env_clear().envs([place]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("this user may not write to") && said.contains("orders.db"), "{said}");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

@@ -467,6 +467,9 @@ async fn only_the_page_is_the_page() {
     for (method, path, accept) in [
         ("GET", "/", Some("application/json")),
         ("GET", "/", Some("text/html;q=0, application/json")),
+        ("GET", "/", Some("text/html; level=1; q=0.000")),
+        ("GET", "/./index.html", Some("application/json")),
+        ("GET", "/%69ndex.html", Some("application/json")),
         ("GET", "/metrics", None),
         ("GET", "/nothing/here", Some("text/html")),
         ("GET", "/account/balance", Some("*/*")),
@@ -488,5 +491,22 @@ async fn only_the_page_is_the_page() {
         assert_eq!(refused.header("allow"), Some("GET,HEAD"));
         refused.problem(405, "method_not_allowed");
     }
+
+    let tag = asset.header("last-modified").expect("a date");
+    let request = client.get(format!("{}/assets/a-1.css", shop.door().url));
+    let unchanged = Reply::to(request.header("if-modified-since", tag)).await;
+    assert_eq!(unchanged.status, 304);
+    assert!(unchanged.header("cache-control").is_some_and(|value| value.contains("immutable")));
+    let request = client.get(format!("{}/assets/a-1.css", shop.door().url));
+    let unmet = request.header("if-unmodified-since", "Mon, 01 Jan 2001 00:00:00 GMT");
+    Reply::to(unmet).await.problem(412, "precondition_failed");
+
+    // What libraries answer, and the door for operators.
+    ask("GET", "/swagger/nothing", None).await.problem(404, "route_not_found");
+    let admin = |path: &str| shop.processes[0].admin(path);
+    Reply::to(client.get(admin("/nothing"))).await.problem(404, "route_not_found");
+    let refused = Reply::to(client.post(admin("/metrics"))).await;
+    assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+    refused.problem(405, "method_not_allowed");
     shop.close().await;
 }

@@ -240,8 +240,13 @@ impl Process {
 
     /// What it measured so far.
     pub async fn metrics(&self) -> String {
-        let url = format!("http://127.0.0.1:{}/metrics", self.admin_port);
+        let url = self.admin("/metrics");
         reqwest::get(url).await.expect("an answer").text().await.expect("a text")
+    }
+
+    /// The URL of a path of its admin door.
+    pub fn admin(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin_port)
     }
 
     /// All that it logged.
