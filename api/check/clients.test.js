@@ -2,7 +2,7 @@
 // docs/clients.md, with those clients, pass against a shop in one process.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -68,6 +68,28 @@ test('a generated TypeScript client', async (t) => {
     assert.fail(stdout);
   });
   await assertBuysAHat(t, cwd, process.execPath, ['hat.js']);
+});
+
+test('clients of OpenAPI Generator', async (t) => {
+  const cwd = await folder(t);
+  const generator = path('../scripts/openapi-generator');
+  const document = path('openapi.json');
+  const { stdout: judgement } = await run(generator, ['validate', '-i', document], { cwd });
+  assert.match(judgement, /No validation issues detected/);
+
+  await symlink(path('node_modules'), join(cwd, 'node_modules'));
+  await run(generator, ['generate', '-g', 'typescript-fetch', '-i', document, '-o', 'ts'], { cwd });
+  // Each type has the name that the document gives it, and there is no other.
+  const schemas = JSON.parse(await readFile(document, 'utf8')).components.schemas;
+  const types = Object.entries(schemas).filter(([, schema]) => schema.properties || schema.enum);
+  const names = types.map(([name]) => `${name.replace('_', '')}.ts`);
+  assert.deepEqual((await readdir(join(cwd, 'ts/models'))).sort(), [...names, 'index.ts'].sort());
+  const options = ['--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2022,dom'];
+  const modules = ['--module', 'esnext', '--moduleResolution', 'bundler'];
+  await run(path('node_modules/.bin/tsc'), [...options, ...modules, 'ts/index.ts'], { cwd });
+
+  await run(generator, ['generate', '-g', 'python', '-i', document, '-o', 'python'], { cwd });
+  await run('python3', ['-m', 'compileall', '-q', 'python/openapi_client'], { cwd });
 });
 
 const hasGo = await run('go', ['version']).then(() => true, () => false);
