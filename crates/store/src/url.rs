@@ -22,6 +22,8 @@ const POSTGRES_PARAMETERS: [&str; 14] = [
     "options",
     "statement-cache-capacity",
 ];
+/// The values of `sslmode`. sqlx would take them in capitals too.
+const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 /// Those that are read here and not by sqlx.
 const OWN_PARAMETERS: [&str; 2] = ["target_session_attrs", "pooler"];
 
@@ -179,6 +181,10 @@ impl Parameters {
             Some("allow") => {
                 return Err(invalid("sslmode=allow is not supported; write sslmode=prefer"));
             }
+            Some(mode) if !SSL_MODES.contains(&mode) => {
+                let known = SSL_MODES.join(", ");
+                return Err(invalid(format!("sslmode={mode} is not known; there are: {known}")));
+            }
             // libpq would verify with require, too; sqlx would not.
             Some("verify-full" | "verify-ca") => {}
             _ if self.get("sslrootcert").is_some() => {
@@ -259,7 +265,8 @@ mod tests {
             ("mysql://a/b", "unknown kind"),
             ("postgres:a/b", "// is missing"),
             ("postgres://a/b?connect_timeout=5", "unknown parameter \"connect_timeout\""),
-            ("postgres://a/b?sslmode=secure", "secure"),
+            ("postgres://a/b?sslmode=secure", "disable, prefer, require, verify-ca, verify-full"),
+            ("postgres://a/b?sslmode=ALLOW", "not known"),
             ("postgres://a/b?sslmode=allow", "write sslmode=prefer"),
             ("postgres://a/b?sslmode=require&sslmode=disable", "twice"),
             ("postgres://a/b?sslrootcert=system", "only with sslmode=verify-full"),
