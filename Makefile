@@ -96,7 +96,7 @@ test-page: web ## Test the front end in a real browser against the real shop
 lint: compilers ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	cargo clippy $(SIMULATOR_OF_WORKSPACE) --all-targets -- --deny warnings
+	cargo clippy $(SIMULATOR_OF_WORKSPACE) --lib --bin gozon-sim --test simulate -- --deny warnings
 
 .PHONY: services
 services: ## Run throwaway PostgreSQL, RabbitMQ and Kafka servers until Ctrl-C
