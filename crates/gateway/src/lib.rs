@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use axum::{Router, middleware::from_fn_with_state};
 use gozon_contract::RandomSource;
-use gozon_http::{Edge, Health, health_routes, observed};
+use gozon_http::{Edge, Health, edge, health_routes};
 use serde_json::Value;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -73,7 +73,7 @@ impl Gateway {
             .fallback(proxy::forward)
             .with_state(self.proxy.clone())
             .merge(own.route_layer(from_fn_with_state(self.proxy.clone(), proxy::check)));
-        observed(routes, Edge { service: "gateway", random: self.random.clone() })
+        edge(routes, Edge { service: "gateway", random: self.random.clone() })
     }
 
     /// Waits until the gateway stops, and then until every live client is closed: a WebSocket with

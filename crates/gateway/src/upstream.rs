@@ -8,7 +8,7 @@ use axum::{
     http::{Request, Response, StatusCode, Version},
 };
 use gozon_contract::RandomSource;
-use gozon_http::{Health, RequestContext, add_timing, with_fallbacks};
+use gozon_http::{Health, RequestContext, add_timing};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -76,7 +76,7 @@ impl Upstream {
                 if is_grpc {
                     let (metrics, limit) = (metrics.clone(), limits.response);
                     let transport = GrpcTransport { balancer: balancer.clone(), metrics, limit };
-                    Place::Grpc(with_fallbacks(rest(transport)), balancer)
+                    Place::Grpc(rest(transport), balancer)
                 } else {
                     Place::Remote(balancer)
                 }

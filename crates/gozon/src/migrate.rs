@@ -52,12 +52,14 @@ pub async fn open(
     loop {
         match ready().await {
             Ok(time) => return Ok((db, time)),
-            // The data's fault alone is one that waiting does not mend.
-            Err(error) if !matches!(error, Error::Other(_)) => {
+            // What waiting does not mend.
+            Err(error) if matches!(error, Error::Other(_)) || error.is_another_kind_of_file() => {
+                return Err(error).context("the database can't be migrated");
+            }
+            Err(error) => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            Err(error) => return Err(error).context("the database can't be migrated"),
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use axum::Router;
 use gozon_contract::{Clock, RandomSource};
 use gozon_gateway::{Gateway, Limits, Origin, RateLimit, Upstream};
-use gozon_http::{Edge, Health, health_routes, observed};
+use gozon_http::{Edge, Health, edge, health_routes};
 use gozon_orders::{Orders, Settings, StreamLimits};
 use gozon_payments::Payments;
 use gozon_service::{Stage, Tasks};
@@ -120,7 +120,7 @@ pub async fn web(args: config::Web) -> anyhow::Result<()> {
     let routes = Router::new()
         .merge(health_routes(health.clone()))
         .fallback_service(crate::web::routes(&args.web_dir));
-    let routes = observed(routes, Edge { service: "web", random: RandomSource::system() });
+    let routes = edge(routes, Edge { service: "web", random: RandomSource::system() });
     let tasks = Tasks::default();
     let server = Server { name: "web", listener, admin: None, routes, http2: false, health, tasks };
     process::run(server, stop_on_signal()).await

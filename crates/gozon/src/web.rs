@@ -57,9 +57,10 @@ async fn not_built(request: Request) -> Response {
 async fn serve(State(files): State<ServeDir>, request: Request) -> Response {
     let is_asset = request.uri().path().starts_with("/assets/");
     let mut response = find(files, request).await.unwrap_or_else(Problem::into_response);
-    let caching = if response.status().is_client_error() {
+    let status = response.status();
+    let caching = if status.is_client_error() {
         "no-store".to_owned()
-    } else if is_asset {
+    } else if is_asset && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
         format!("public, max-age={}, immutable", ASSETS_MAX_AGE.as_secs())
     } else {
         "no-cache".to_owned()

@@ -19,7 +19,7 @@ use axum::{
     body::{Body, HttpBody as _},
     extract::{MatchedPath, Request},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
+        HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::IntoResponse as _,
@@ -65,31 +65,11 @@ pub struct Edge {
     pub random: RandomSource,
 }
 
-/// Puts the edge around a service's routes. Unknown routes and wrong methods become problems too.
+/// Puts the edge around routes. What a library answers without a word, such as to unknown routes and
+/// wrong methods, becomes a problem too.
 pub fn edge(routes: Router, edge: Edge) -> Router {
-    observed(routes.fallback(no_route), edge)
-}
-
-/// Routes behind another edge, with the same problems for unknown routes and wrong methods.
-pub fn with_fallbacks(routes: Router) -> Router {
-    routes.fallback(no_route).method_not_allowed_fallback(wrong_method)
-}
-
-/// The edge around routes that have a fallback of their own.
-pub fn observed(routes: Router, edge: Edge) -> Router {
     let metrics = RequestMetrics::new(edge.service);
-    routes
-        .method_not_allowed_fallback(wrong_method)
-        .layer(EdgeLayer(Arc::new(Observer { edge, metrics })))
-}
-
-async fn no_route(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "route_not_found", format!("nothing is at {}", uri.path()))
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not take {method}", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    routes.layer(EdgeLayer(Arc::new(Observer { edge, metrics })))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response<Body> {
@@ -174,7 +154,7 @@ where
             method = %request.method(),
             path = request.uri().path(),
         );
-        let (uri, service) = (request.uri().clone(), *service);
+        let (asked, uri, service) = (request.method().clone(), request.uri().clone(), *service);
         request.extensions_mut().insert(context.clone());
         let inner = self.inner.call(request);
         let answer = async move {
@@ -185,7 +165,7 @@ where
             let problem = response
                 .extensions_mut()
                 .remove::<Problem>()
-                .or_else(|| unexplained(&response, uri.path()));
+                .or_else(|| unexplained(&response, &asked, uri.path()));
             let cause = problem.as_ref().and_then(|problem| problem.cause.clone());
             if let Some(problem) = problem {
                 let mut headers = std::mem::take(response.headers_mut());
@@ -224,7 +204,7 @@ where
 }
 
 /// The problem of an error that says nothing: a library has answered.
-fn unexplained(response: &Response<Body>, path: &str) -> Option<Problem> {
+fn unexplained(response: &Response<Body>, method: &Method, path: &str) -> Option<Problem> {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     if !is_error || response.headers().contains_key(CONTENT_TYPE) {
@@ -233,7 +213,7 @@ fn unexplained(response: &Response<Body>, path: &str) -> Option<Problem> {
     let (code, detail) = match status {
         StatusCode::NOT_FOUND => ("route_not_found", format!("nothing is at {path}")),
         StatusCode::METHOD_NOT_ALLOWED => {
-            ("method_not_allowed", format!("{path} does not take this method"))
+            ("method_not_allowed", format!("{path} does not take {method}"))
         }
         StatusCode::PRECONDITION_FAILED => {
             ("precondition_failed", format!("{path} is not as the request says that it must be"))
@@ -300,7 +280,8 @@ mod tests {
     fn requests_are_counted_under_few_labels() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let edge = Edge { service: "test", random: RandomSource::seeded(1) };
-        let routes = observed(Router::new().route("/things/{id}", get(async || "a thing")), edge);
+        let routes =
+            super::edge(Router::new().route("/things/{id}", get(async || "a thing")), edge);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         metrics::with_local_recorder(&recorder, || {
             runtime.block_on(async {
@@ -344,7 +325,7 @@ mod tests {
         let routes = Router::new()
             .route("/panics", get(async || -> String { panic!("secret") }))
             .route("/fails", get(async || Problem::internal(&"secret")));
-        let routes = observed(routes, edge);
+        let routes = super::edge(routes, edge);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         tracing::subscriber::with_default(subscriber, || {
             for path in ["/panics", "/fails"] {

@@ -16,9 +16,7 @@ mod telemetry;
 mod user;
 
 pub use answer::{Answer, Answered, REPLAYED, Reply};
-pub use edge::{
-    Edge, REQUEST_ID, RequestContext, RestStatus, add_timing, edge, observed, with_fallbacks,
-};
+pub use edge::{Edge, REQUEST_ID, RequestContext, RestStatus, add_timing, edge};
 pub use fields::{BODY_LIMIT, FieldIssue, Fields};
 pub use health::{Health, health_routes, openapi_route};
 pub use idempotency_key::{IDEMPOTENCY_KEY, IdempotencyKey};

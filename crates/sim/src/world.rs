@@ -114,7 +114,7 @@ impl World {
         active.iter().find_map(|(_, kind)| find(*kind, &mut dice))
     }
 
-    /// Waits until instances are to be killed, and says which ones.
+    /// The instances that a fault kills next, once it does.
     pub async fn doomed(&self) -> Vec<usize> {
         loop {
             let kill = self.kill.take();

@@ -51,9 +51,19 @@ impl Error {
 
     /// Whether another program holds the whole file of a SQLite database locked.
     pub(crate) fn is_locked_file(&self) -> bool {
+        self.is_from_sqlite(SQLITE_BUSY)
+    }
+
+    /// Whether the file of a SQLite database holds something else. A process that starts need not wait
+    /// for it.
+    pub fn is_another_kind_of_file(&self) -> bool {
+        self.is_from_sqlite(SQLITE_NOTADB)
+    }
+
+    fn is_from_sqlite(&self, code: u32) -> bool {
         let Self::Unavailable(error) = self else { return false };
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        code.is_some_and(|code| code.parse() == Ok(SQLITE_BUSY))
+        let said = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        said.is_some_and(|said| said.parse() == Ok(code))
     }
 
     /// Whether what the server had prepared for its connections is no longer valid: tables were
@@ -143,14 +153,16 @@ fn fault_of(code: &str) -> Fault {
         (SQLITE_BUSY, _) => Fault::Environment,
         // The other kinds of BUSY (a snapshot that is old, a log that is recovered), LOCKED, PROTOCOL.
         (_, 5 | 6 | 15) => Fault::Conflict,
-        // TOOBIG, CONSTRAINT, MISMATCH, RANGE, and NOTADB: waiting makes no database of another file.
-        (_, 18 | 19 | 20 | 25 | 26) => Fault::Data,
+        // TOOBIG, CONSTRAINT, MISMATCH, RANGE.
+        (_, 18 | 19 | 20 | 25) => Fault::Data,
         _ => Fault::Environment,
     }
 }
 
 /// SQLite's code for a file that is locked.
 const SQLITE_BUSY: u32 = 5;
+/// And for one that is no database.
+const SQLITE_NOTADB: u32 = 26;
 
 /// Counts the attempts of one transaction and waits a little, with jitter, between them.
 #[derive(Debug)]

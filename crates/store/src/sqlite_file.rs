@@ -74,9 +74,7 @@ impl SqliteFile {
         let why = format!("{path} was deleted or replaced; put it back, or start again");
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::NotFound, why)))
     }
-}
 
-impl SqliteFile {
     /// Whether this process may write to the file, and to those that SQLite keeps beside it.
     fn check_access(&self) -> io::Result<()> {
         for suffix in ["", "-wal", "-shm"] {

@@ -6,7 +6,7 @@ use axum::{Router, body::Body, extract::Request, response::Response, routing::ge
 use futures_util::{StreamExt as _, stream};
 use gozon_contract::RandomSource;
 use gozon_gateway::{Limits, Upstream};
-use gozon_http::{Edge, edge, observed};
+use gozon_http::{Edge, edge};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -148,7 +148,7 @@ async fn unknown_paths_and_methods_are_problems() {
 #[tokio::test]
 async fn answers_say_how_long_each_hop_took() {
     let orders = Router::new().fallback(async || "done");
-    let orders = observed(orders, Edge { service: "orders", random: RandomSource::seeded(1) });
+    let orders = edge(orders, Edge { service: "orders", random: RandomSource::seeded(1) });
     let service = Service::start(orders.clone());
     for upstream in [remote(&[service.address]), Upstream::Local(orders)] {
         let gate = Gate::with(upstream, Limits::default()).await;

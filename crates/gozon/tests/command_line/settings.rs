@@ -86,6 +86,23 @@ fn a_password_in_the_address_of_a_shop_is_not_shown() {
     }
 }
 
+#[test]
+fn a_file_that_is_no_database_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let letter = folder.path().join("letter.txt");
+    fs::write(&letter, "Dear shop, ".repeat(100)).unwrap();
+    let url = format!("sqlite:{}", letter.display());
+    let place = [
+        ("GOZON_DATA_DIR", folder.path().to_str().unwrap()),
+        ("GOZON_LISTEN", "127.0.0.1:0"),
+        ("GOZON_ORDERS_DATABASE_URL", &url),
+    ];
+    let output = run(&["up"], &place);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("file is not a database"), "{said}");
+}
+
 /// Run by root, it takes somebody who may not do everything.
 #[test]
 fn a_database_of_another_user_is_an_error_at_the_start() {

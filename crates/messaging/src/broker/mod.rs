@@ -11,6 +11,8 @@ use crate::Batch;
 mod kafka;
 mod memory;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod parameters;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod pem;
 mod prefix;
 #[cfg(feature = "rabbitmq")]

@@ -3,7 +3,10 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::{BrokerError, broker::pem};
+use crate::{
+    BrokerError,
+    broker::{parameters, pem},
+};
 
 /// The parameters of a URL. Those that Kafka's clients have too keep their names.
 const PARAMETERS: [&str; 6] = [
@@ -42,7 +45,7 @@ pub(super) fn parse(url: &str) -> Result<KafkaUrl, BrokerError> {
     if servers.split(',').any(|server| server.contains(strange) || !is_server(server)) {
         return Err(invalid("kafka: takes a list of host:port"));
     }
-    let parameters = parameters(query)?;
+    let parameters = parameters::read(query, &PARAMETERS)?;
     let get = |name| parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value);
     let partitions = match get("partitions") {
         Some(number) => {
@@ -77,24 +80,6 @@ pub(super) fn parse(url: &str) -> Result<KafkaUrl, BrokerError> {
     }
     security.extend(tls(protocol.ends_with("ssl"), get)?);
     Ok(KafkaUrl { servers: servers.to_owned(), partitions, security })
-}
-
-/// The parameters, each known and given once.
-fn parameters(query: &str) -> Result<Vec<(&'static str, String)>, BrokerError> {
-    let mut all: Vec<(&str, String)> = Vec::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let Some(known) = PARAMETERS.into_iter().find(|known| *known == name) else {
-            let known = PARAMETERS.join(", ");
-            return Err(invalid(&format!(
-                "unknown parameter {name:?}; there are: {known}, prefix"
-            )));
-        };
-        if all.iter().any(|(name, _)| *name == known) {
-            return Err(invalid(&format!("the parameter {known} is given twice")));
-        }
-        all.push((known, value.into_owned()));
-    }
-    Ok(all)
 }
 
 /// The settings of TLS. The server's certificate and name are always checked.

@@ -13,7 +13,10 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use crate::{BrokerError, broker::pem};
+use crate::{
+    BrokerError,
+    broker::{parameters, pem},
+};
 
 /// How long reaching the server's port may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -157,22 +160,12 @@ pub(super) fn parse(url: &str) -> Result<Address, BrokerError> {
         return Err(invalid("write # as %23"));
     }
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let mut seen = Vec::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if !PARAMETERS.contains(&&*name) {
-            let known = PARAMETERS.join(", ");
-            let unknown = format!("unknown parameter {name:?}; there are: {known}, prefix");
-            return Err(BrokerError::InvalidUrl(unknown));
-        }
-        if seen.contains(&name) {
-            return Err(BrokerError::InvalidUrl(format!("the parameter {name} is given twice")));
-        }
-        seen.push(name.clone());
+    for (name, value) in parameters::read(query, &PARAMETERS)? {
         if name == "cacertfile" {
             if !url.starts_with("amqps:") {
                 return Err(invalid("cacertfile has an effect only with amqps://"));
             }
-            tls.cert_chain = Some(pem::read("cacertfile", &value, "CERTIFICATE")?);
+            tls.cert_chain = Some(pem::read(name, &value, "CERTIFICATE")?);
         }
     }
     // lapin takes an IPv6 address for localhost.
