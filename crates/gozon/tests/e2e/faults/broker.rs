@@ -46,10 +46,13 @@ async fn purged_queues_heal_by_themselves() {
         assert_eq!(user.settled(&id_of(order)).await["status"], "FINISHED");
     }
 
-    // Results are lost: what is paid already is answered again. Orders stay away until then.
-    let through = user.at(&shop.door_of("orders-1"));
-    let unanswered = through.place(10).await;
+    // Results are lost: what is paid already is answered again. Orders stay away from when the
+    // request is sent until the result is lost.
+    shop.process_mut("payments-1").kill().await;
+    let unanswered = user.place(10).await;
+    until_sent(&shop).await;
     shop.process_mut("orders-1").kill().await;
+    shop.process_mut("payments-1").start();
     eventually("it is paid", async || {
         let truth = crate::harness::Truth::read(&shop.orders_url, &shop.payments_url).await;
         (truth.payments.len() == 9).then_some(())
