@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true).open_files(CONTRACTS)?;
     let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("contracts.binpb");
     fs::write(descriptors, compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .codec_path("crate::codec::SmallBuffers")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -4,7 +4,15 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, reason = "that is how a test fails")]
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use gozon_contract::{Delivery, RandomSource, Topic};
 use gozon_messaging::{Batch, Broker, BrokerError, Subscriber, broker};
@@ -237,6 +245,55 @@ async fn second_consumer_takes_its_share() {
         first.ack().await.unwrap();
         missing.retain(|id| batch.iter().all(|event| event.id != *id));
     }
+}
+
+/// As when librdkafka has lost its share without a word: somebody holds it, and commits nothing.
+#[tokio::test]
+async fn a_member_notices_that_its_group_stands_still() {
+    let topic = topic(Delivery::Competing);
+    let url: &'static str = format!("{}?partitions=1", kafka_url()).leak();
+    let broker = broker::connect(url, vec![topic].leak(), &RandomSource::system()).unwrap();
+    broker.publish(&several(topic, 0..1)).await.unwrap();
+    let group = format!("gozon.{}", topic.name);
+    let (has_share, share) = tokio::sync::oneshot::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let idling = tokio::task::spawn_blocking(move || {
+        let idler: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", servers())
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        idler.subscribe(&[topic.name]).unwrap();
+        let mut has_share = Some(has_share);
+        while !stopped.load(Ordering::Relaxed) {
+            if matches!(idler.poll(Duration::from_millis(100)), Some(Ok(_))) {
+                has_share.take().map(|has_share| has_share.send(()));
+            }
+        }
+    });
+    timeout(PATIENCE, share).await.expect("the idler has its share").unwrap();
+
+    let mut second = broker.subscribe(topic).await.unwrap();
+    let missed = timeout(PATIENCE, second.receive(MANY_BYTES)).await.expect("it is noticed");
+    assert!(missed.unwrap_err().to_string().contains("messages wait"));
+
+    // Whoever attaches anew gets them once the group goes on.
+    stop.store(true, Ordering::Relaxed);
+    idling.await.unwrap();
+    let expected = delivered(&several(topic, 0..1));
+    let got = async {
+        loop {
+            second = broker.subscribe(topic).await.unwrap();
+            if let Ok(received) = second.receive(MANY_BYTES).await {
+                break received;
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, got).await.expect("they are received"), expected);
 }
 
 fn filled(id: &str, filler: &str) -> Arc<[u8]> {

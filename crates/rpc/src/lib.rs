@@ -2,6 +2,7 @@
 //! interfaces of [`gozon_api`].
 
 mod client;
+mod codec;
 mod convert;
 pub mod proto;
 mod server;

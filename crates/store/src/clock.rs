@@ -99,7 +99,13 @@ impl DatabaseClock {
             clock = Clock::system();
         }
         let correction = AtomicI64::new(measured.correction);
-        Ok(Self { db, clock, correction, started_at: measured.at })
+        let this = Self { db, clock, correction, started_at: measured.at };
+        if measured.is_first()
+            && let Err(error) = this.keep(&measured).await
+        {
+            tracing::debug!(%error, "can't keep the first measurement");
+        }
+        Ok(this)
     }
 
     /// The clock to use.
@@ -148,12 +154,17 @@ impl DatabaseClock {
         Ok(())
     }
 
-    /// Keeps the instant of this measurement for the others. On SQLite there are none, except in the
-    /// simulator.
+    /// Keeps the instant of this measurement for the others, unless it may be one after a jump that
+    /// nobody has corrected yet, or another has just kept one.
     async fn tell(&self, measured: &Measured) -> Result<()> {
         let is_newcomer = self.started_at.elapsed() < NEWCOMER;
+        if is_newcomer || measured.was_just_told() { Ok(()) } else { self.keep(measured).await }
+    }
+
+    /// Keeps the instant of a measurement. On SQLite there are no others, except in the simulator.
+    async fn keep(&self, measured: &Measured) -> Result<()> {
         let has_others = self.db.is_postgres() || cfg!(feature = "simulation");
-        if !has_others || is_newcomer || measured.was_just_told() {
+        if !has_others {
             return Ok(());
         }
         let mut tx = self.db.begin().await?;
@@ -183,6 +194,11 @@ impl Measured {
         }
         tx.commit().await?;
         Ok(correction)
+    }
+
+    /// Whether nobody has measured before: there was no time yet that could have jumped.
+    fn is_first(&self) -> bool {
+        self.known_before == self.by_the_database()
     }
 
     /// Whether the latest measurement seems to lie in the future.

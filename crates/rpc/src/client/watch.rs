@@ -41,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an instance may take to begin a watch again.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Queue = mpsc::Sender<Result<Update, Problem>>;
+/// A problem is large beside an update, and comes once at most.
+type Queue = mpsc::Sender<Result<Update, Box<Problem>>>;
 
 struct Watching<T> {
     grpc: OrdersServiceClient<T>,
@@ -74,7 +75,8 @@ pub(super) async fn start<T: Transport>(
     let updates = stream::unfold(updates, |mut updates| async move {
         let mut taken = Vec::new();
         let count = updates.recv_many(&mut taken, MAX_BATCH).await;
-        (count > 0).then(|| (taken.into_iter().collect(), updates))
+        let taken = taken.into_iter().map(|update| update.map_err(|problem| *problem));
+        (count > 0).then(|| (taken.collect(), updates))
     });
     Ok(Watch { updates: Box::pin(updates), overflow })
 }
@@ -101,23 +103,33 @@ impl<T: Transport> Watching<T> {
         queue: &Queue,
         full: &CancellationToken,
     ) {
-        loop {
-            let mut problem = self.read(&mut responses, queue, full).await;
-            let (give_up, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
-            responses = loop {
-                let Some(ended) = problem else { return };
-                if !may_heal(&ended) || Instant::now() > give_up {
-                    let _ = queue.send(Err(ended)).await;
+        while let Some(ended) = self.read(&mut responses, queue, full).await {
+            // Boxed, since it is large and seldom needed, and there are many watches.
+            responses = match Box::pin(self.begin_again(ended)).await {
+                Ok(responses) => responses,
+                Err(problem) => {
+                    let _ = queue.send(Err(problem)).await;
                     return;
-                }
-                sleep(self.random.jitter(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                match self.begin(Some(Instant::now() + BEGIN_TIMEOUT)).await {
-                    Ok(responses) => break responses,
-                    Err(again) => problem = Some(again),
                 }
             };
         }
+    }
+
+    /// Begins a watch that has broken again, at whichever instance can be reached.
+    async fn begin_again(
+        &mut self,
+        mut problem: Box<Problem>,
+    ) -> Result<Streaming<WatchOrdersResponse>, Box<Problem>> {
+        let (give_up, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
+        while may_heal(&problem) && Instant::now() <= give_up {
+            sleep(self.random.jitter(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match self.begin(Some(Instant::now() + BEGIN_TIMEOUT)).await {
+                Ok(responses) => return Ok(responses),
+                Err(again) => problem = Box::new(again),
+            }
+        }
+        Err(problem)
     }
 
     /// Reads a stream to its end; the problem, unless it ended because of the client.
@@ -126,15 +138,15 @@ impl<T: Transport> Watching<T> {
         responses: &mut Streaming<WatchOrdersResponse>,
         queue: &Queue,
         full: &CancellationToken,
-    ) -> Option<Problem> {
+    ) -> Option<Box<Problem>> {
         loop {
             let response = match responses.message().await {
                 Ok(Some(response)) => response,
-                Ok(None) => return Some(gozon_api::live::restarting()),
-                Err(status) => return Some(problem(&status)),
+                Ok(None) => return Some(Box::new(gozon_api::live::restarting())),
+                Err(status) => return Some(Box::new(problem(&status))),
             };
             let Some((as_of, update)) = read_response(response) else {
-                return Some(unreadable());
+                return Some(Box::new(unreadable()));
             };
             self.up_to_date = self.up_to_date.max(Some(as_of));
             match queue.try_send(Ok(update)) {

@@ -6,23 +6,14 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 
-use super::id_of;
-use crate::harness::{Combo, Plan, Servers, Shop, User, at_once, eventually, truth};
+use super::{id_of, until_sent};
+use crate::harness::{Combo, Plan, Servers, Shop, Truth, User, at_once, eventually};
 
 /// A shop that asks again soon, and its user.
 async fn shop_that_asks_again(plan: Plan) -> (Shop, User) {
     let shop = plan.setting("GOZON_RESEND_AFTER", "2").start().await;
     let user = shop.new_user().with_balance(10_000).await;
     (shop, user)
-}
-
-/// Waits until nothing is left to be sent: the broker has it, if nobody else does.
-async fn until_sent(shop: &Shop) {
-    eventually("the outboxes are empty", async || {
-        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
-        (!under_way.contains("outbox")).then_some(())
-    })
-    .await;
 }
 
 /// The name of a topic's queue on RabbitMQ, or of the topic on Kafka.
@@ -39,7 +30,7 @@ async fn purged_queues_heal_by_themselves() {
     // Requests are lost.
     shop.process_mut("payments-1").kill().await;
     let lost = at_once(4, 0..8, |_| user.place(10)).await;
-    until_sent(&shop).await;
+    until_sent(&shop, "outbox of orders").await;
     servers.rabbitmqctl(&["purge_queue", &queue(&shop, "payment.requested")]).await;
     shop.start().await;
     for order in &lost {
@@ -50,19 +41,15 @@ async fn purged_queues_heal_by_themselves() {
     // request is sent until the result is lost.
     shop.process_mut("payments-1").kill().await;
     let unanswered = user.place(10).await;
-    until_sent(&shop).await;
+    until_sent(&shop, "outbox of orders").await;
     shop.process_mut("orders-1").kill().await;
     shop.process_mut("payments-1").start();
     eventually("it is paid", async || {
-        let truth = crate::harness::Truth::read(&shop.orders_url, &shop.payments_url).await;
+        let truth = Truth::read(&shop.orders_url, &shop.payments_url).await;
         (truth.payments.len() == 9).then_some(())
     })
     .await;
-    eventually("its result is sent", async || {
-        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
-        (!under_way.contains("outbox of payments")).then_some(())
-    })
-    .await;
+    until_sent(&shop, "outbox of payments").await;
     servers.rabbitmqctl(&["purge_queue", &queue(&shop, "payment.settled")]).await;
     shop.start().await;
     assert_eq!(user.settled(&id_of(&unanswered)).await["status"], "FINISHED");

@@ -16,7 +16,7 @@ mod schema;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, User, eventually};
+use crate::harness::{Reply, Shop, User, eventually, truth};
 
 /// Whether the process at this address says that it is ready.
 async fn is_ready(url: &str) -> bool {
@@ -28,6 +28,15 @@ async fn is_ready(url: &str) -> bool {
 async fn until_ready(url: &str, ready: bool) {
     eventually(&format!("{url} is ready: {ready}"), async || {
         (is_ready(url).await == ready).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the broker has what was in this outbox.
+async fn until_sent(shop: &Shop, outbox: &str) {
+    eventually("it is sent", async || {
+        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
+        (!under_way.contains(outbox)).then_some(())
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! Both databases are restored to an instant, as docs/operating.md says, while the broker has lost
 //! what was on its way.
 
-use super::id_of;
+use super::{id_of, until_sent};
 use crate::harness::{Combo, Postgres, Servers, Shop, Truth, at_once, eventually, gozon, truth};
 
 /// Runs something on a database that nobody may be connected to.
@@ -12,15 +12,6 @@ async fn alone(url: &str, sql: &str) {
     eventually("nobody else is connected", async || server.try_run(sql).await.ok()).await;
     let _ = server.try_run("alter database {database} with allow_connections true").await;
     server.close().await;
-}
-
-/// Waits until the broker has what was in this outbox.
-async fn until_sent(shop: &Shop, outbox: &str) {
-    eventually("it is sent", async || {
-        let under_way = truth::under_way(&shop.orders_url, &shop.payments_url).await;
-        (!under_way.contains(outbox)).then_some(())
-    })
-    .await;
 }
 
 async fn repair(shop: &Shop) -> String {

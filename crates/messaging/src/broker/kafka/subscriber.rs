@@ -1,6 +1,6 @@
 //! Receiving, acknowledging and giving back.
 
-use std::{collections::BTreeMap, future::pending, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -10,11 +10,10 @@ use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers as _, Message as _},
-    metadata::MetadataTopic,
+    metadata::{MetadataPartition, MetadataTopic},
     topic_partition_list::TopicPartitionListElem,
 };
-use tokio::time::sleep;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Consumer, METADATA_TIMEOUT,
@@ -25,9 +24,10 @@ use crate::{Batch, BrokerError, Subscriber};
 
 /// How long a seek may take; it is done within this process.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a listener looks for partitions that were added to its topic. Producers look for them
-/// less often, see `topic.metadata.refresh.interval.ms`.
-const PARTITION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a listener looks for partitions that were added to its topic (producers look for them
+/// less often, see `topic.metadata.refresh.interval.ms`), and how long a member of a group hears
+/// nothing before it looks whether it misses anything.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A consumer of one topic, in a group or on its own.
 pub(super) struct Attached {
@@ -37,26 +37,72 @@ pub(super) struct Attached {
     held: BTreeMap<i32, Range<i64>>,
     /// Going on would skip messages.
     lost: bool,
-    /// Ends when the topic has other partitions than a listener reads.
-    partitions_changed: Option<AbortOnDropHandle<()>>,
+    reads: Reads,
+    check_at: Instant,
 }
+
+/// What a consumer reads.
+enum Reads {
+    /// All partitions of its topic, of which there are this many.
+    All(usize),
+    /// Those that its group gives to it. Where the group stood at the last check, if messages were
+    /// waiting.
+    Shares(Option<Places>),
+}
+
+/// By partition on which messages wait, the offset that is committed.
+type Places = BTreeMap<i32, Offset>;
 
 impl Attached {
     pub(super) fn new(consumer: Consumer, topic: Topic) -> Self {
-        let consumer = Arc::new(consumer);
-        Self { consumer, topic, held: BTreeMap::new(), lost: false, partitions_changed: None }
+        Self {
+            consumer: Arc::new(consumer),
+            topic,
+            held: BTreeMap::new(),
+            lost: false,
+            reads: Reads::Shares(None),
+            check_at: Instant::now() + CHECK_INTERVAL,
+        }
     }
 
     /// One that reads all partitions of its topic, of which there are this many.
     pub(super) fn to_all_partitions(consumer: Consumer, topic: Topic, partitions: usize) -> Self {
-        let attached = Self::new(consumer, topic);
-        let watching = watch_partitions(Arc::clone(&attached.consumer), topic, partitions);
-        let watching = AbortOnDropHandle::new(tokio::spawn(watching));
-        Self { partitions_changed: Some(watching), ..attached }
+        Self { reads: Reads::All(partitions), ..Self::new(consumer, topic) }
+    }
+
+    /// Looks whether messages pass by: on partitions that were added, or although the group has been
+    /// given some to read. After a topic was deleted and made again, librdkafka may go on in its group
+    /// with no partition, or with one that is gone, and says nothing.
+    async fn check(&mut self) -> Result<(), BrokerError> {
+        self.check_at = Instant::now() + CHECK_INTERVAL;
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic);
+        let missed = match &mut self.reads {
+            Reads::All(read) => {
+                let known = blocking(move || partitions(&consumer, topic)).await;
+                let added = known.is_ok_and(|known| known.len() != *read);
+                added.then_some("partitions were added to the topic")
+            }
+            // What is held is not acknowledged yet.
+            Reads::Shares(_) if !self.held.is_empty() => None,
+            Reads::Shares(before) => {
+                // A cluster that is away is found again by librdkafka.
+                let waiting = blocking(move || waiting(&consumer, topic)).await.ok();
+                let waiting = waiting.filter(|places| !places.is_empty());
+                let stands = waiting.is_some() && *before == waiting;
+                *before = waiting;
+                stands.then_some("messages wait, and none is received")
+            }
+        };
+        self.lost |= missed.is_some();
+        missed.map_or(Ok(()), |why| Err(away(why)))
     }
 
     fn hold(&mut self, partition: i32, offset: i64) {
         self.held.entry(partition).or_insert(offset..offset).end = offset + 1;
+        if let Reads::Shares(before) = &mut self.reads {
+            *before = None;
+            self.check_at = Instant::now() + CHECK_INTERVAL;
+        }
     }
 
     /// The held partitions, each with an offset made of those that are held.
@@ -83,11 +129,12 @@ impl Subscriber for Attached {
             // Only the first is waited for, so nothing is in hand when this is cancelled.
             let next = if batches.is_empty() {
                 tokio::select! {
-                    next = stream.next() => next,
-                    () = ended(&mut self.partitions_changed) => {
-                        self.lost = true;
-                        return Err(away("partitions were added to the topic"));
+                    biased;
+                    () = sleep_until(self.check_at) => {
+                        self.check().await?;
+                        continue;
                     }
+                    next = stream.next() => next,
                 }
             } else {
                 stream.next().now_or_never().flatten()
@@ -148,26 +195,31 @@ impl Subscriber for Attached {
     }
 }
 
-/// Returns when the topic no longer has so many partitions.
-async fn watch_partitions(consumer: Arc<Consumer>, topic: Topic, partitions: usize) {
-    loop {
-        sleep(PARTITION_CHECK_INTERVAL).await;
-        let consumer = Arc::clone(&consumer);
-        let known = blocking(move || {
-            let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
-            Ok(known.topics().iter().flat_map(MetadataTopic::partitions).count())
-        });
-        if known.await.is_ok_and(|known| known != partitions) {
-            return;
-        }
-    }
+/// The topic's partitions.
+fn partitions(consumer: &Consumer, topic: Topic) -> KafkaResult<Vec<i32>> {
+    let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+    let partitions = known.topics().iter().flat_map(MetadataTopic::partitions);
+    Ok(partitions.map(MetadataPartition::id).collect())
 }
 
-async fn ended(task: &mut Option<AbortOnDropHandle<()>>) {
-    match task {
-        Some(task) => drop(task.await),
-        None => pending().await,
+/// Where messages wait for the group: on the consumer's own partitions or, if it has none, on any.
+fn waiting(consumer: &Consumer, topic: Topic) -> KafkaResult<Places> {
+    let mut places = consumer.assignment()?;
+    if places.count() == 0 {
+        for partition in partitions(consumer, topic)? {
+            places.add_partition(topic.name, partition);
+        }
     }
+    let mut waiting = Places::new();
+    for place in consumer.committed_offsets(places, METADATA_TIMEOUT)?.elements() {
+        let (start, end) =
+            consumer.fetch_watermarks(topic.name, place.partition(), METADATA_TIMEOUT)?;
+        let next = place.offset().to_raw().unwrap_or(start).max(start);
+        if next < end {
+            waiting.insert(place.partition(), place.offset());
+        }
+    }
+    Ok(waiting)
 }
 
 /// What librdkafka tells of and then mends by itself.
