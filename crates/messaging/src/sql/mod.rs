@@ -1,11 +1,17 @@
 //! All SQL of the outbox, the inbox and the dead letters.
 
+use std::time::Duration;
+
 use gozon_store::Migration;
 
 pub(crate) mod dead_letters;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod pending;
+
+/// Longer than anything is leased or put off. What is for longer got its time from a process that had
+/// started just after the database's clock jumped ahead, and was killed before anybody saw that.
+const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// The tables that every service with an outbox and an inbox needs.
 pub const MIGRATIONS: &[Migration] = &[

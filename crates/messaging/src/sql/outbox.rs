@@ -8,6 +8,7 @@ use std::{
 use gozon_contract::Timestamp;
 use gozon_store::{Reader, Result, Rows, Statement, Tx, select};
 
+use super::LONGEST_WAIT;
 use crate::{Batch, Message};
 
 /// A row of the outbox: a batch, and when another process may take it over.
@@ -82,8 +83,8 @@ fn by_instant(rows: &[OutboxRow]) -> impl Iterator<Item = (Timestamp, Rows)> {
         .map(|(instant, ids)| (instant, Rows::of(&ids).text("id", |id| (*id).clone()).done()))
 }
 
-/// Whether there is a row that became available from `from` to `now`, in the table or in the one of
-/// the release before.
+/// Whether there is a row that became available from `from` to `now` or that nobody [can have put off
+/// so far](LONGEST_WAIT), in the table or in the one of the release before.
 pub(crate) async fn is_due(reader: &mut Reader, from: Timestamp, now: Timestamp) -> Result<bool> {
     let due: Option<(i64,)> = reader
         .query(select!(
@@ -91,14 +92,35 @@ pub(crate) async fn is_due(reader: &mut Reader, from: Timestamp, now: Timestamp)
                 select available_at from outbox_batches
                 where available_at >= $1 and available_at <= $2
                 union all
+                select available_at from outbox_batches where available_at > $3
+                union all
                 select available_at from outbox where available_at <= $2
              ) as due limit 1"
         ))
         .bind(from.micros())
         .bind(now.micros())
+        .bind(now.plus(LONGEST_WAIT).micros())
         .fetch_optional()
         .await?;
     Ok(due.is_some())
+}
+
+/// Makes up to `limit` rows available at `now` that nobody [can have put off so far](LONGEST_WAIT).
+pub(crate) async fn recall(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<()> {
+    tx.query(
+        "with far as materialized (
+            select available_at, id from outbox_batches where available_at > $2
+            order by available_at, id limit $3 {skip_locked}
+         )
+         update outbox_batches set available_at = $1
+         where (available_at, id) in (select available_at, id from far)",
+    )
+    .bind(now.micros())
+    .bind(now.plus(LONGEST_WAIT).micros())
+    .bind(limit)
+    .execute()
+    .await
+    .map(drop)
 }
 
 /// Rows that were taken over, and the instant that the last of them had before.

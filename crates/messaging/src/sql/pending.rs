@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use gozon_contract::Timestamp;
 use gozon_store::{Reader, Result, Rows, Statement, Tx, select};
 
+use super::LONGEST_WAIT;
 use crate::Message;
 
 /// A received event that could not be dealt with so far.
@@ -68,18 +69,39 @@ pub(crate) fn keep(rows: &[PendingRow], next: Timestamp) -> Statement {
     .rows(rows)
 }
 
-/// Whether there is an event of a topic whose next attempt is due.
+/// Whether there is an event of a topic whose next attempt is due, or that nobody [can have put off so
+/// far](LONGEST_WAIT).
 pub(crate) async fn is_due(reader: &mut Reader, topic: &str, now: Timestamp) -> Result<bool> {
     let due: Option<(i64,)> = reader
         .query(select!(
-            "select next_attempt_at from inbox_pending
-             where topic = $1 and next_attempt_at <= $2 order by next_attempt_at limit 1"
+            "select next_attempt_at from (
+                select next_attempt_at from inbox_pending
+                where topic = $1 and next_attempt_at <= $2
+                union all
+                select next_attempt_at from inbox_pending
+                where topic = $1 and next_attempt_at > $3
+             ) as due limit 1"
         ))
         .bind(topic)
         .bind(now.micros())
+        .bind(now.plus(LONGEST_WAIT).micros())
         .fetch_optional()
         .await?;
     Ok(due.is_some())
+}
+
+/// Makes the attempts of a topic due at `now` that nobody [can have put off so far](LONGEST_WAIT).
+pub(crate) async fn recall(tx: &mut Tx, topic: &str, now: Timestamp) -> Result<()> {
+    tx.query(
+        "update inbox_pending set next_attempt_at = $2
+         where topic = $1 and next_attempt_at > $3",
+    )
+    .bind(topic)
+    .bind(now.micros())
+    .bind(now.plus(LONGEST_WAIT).micros())
+    .execute()
+    .await
+    .map(drop)
 }
 
 /// Takes over up to `limit` events of a topic whose next attempt is due; nobody else will before

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Mood,
-    service::{A_WHILE, Service, deliver, event, id},
+    service::{A_WHILE, DAY, Service, deliver, event, id},
 };
 
 on_both_databases!(
@@ -18,6 +18,7 @@ on_both_databases!(
     commit_of_250_events_is_three_rows_and_deliveries,
     each_topic_has_a_row_of_its_own,
     unsent_batch_is_swept_after_its_lease,
+    lease_of_a_wrong_time_is_not_believed,
     crash_before_the_delete_sends_the_same_delivery_again,
     rejected_batch_is_split_until_the_bad_event_is_alone,
     nothing_is_lost_while_the_broker_is_away,
@@ -123,6 +124,19 @@ async fn unsent_batch_is_swept_after_its_lease(test: TestDb) {
     service.another_relay().step().await;
     assert_eq!(service.broker.take(), [""; 0]);
     service.clock.advance(Duration::from_secs(4));
+    let mut relay = service.another_relay();
+    assert_eq!(service.sent_by(&mut relay).await, [id("a"), id("b")]);
+    service.emptied_by(&mut relay).await;
+}
+
+/// A process that started just after the database's clock had jumped ahead went by that time, and was
+/// killed before anybody saw it.
+async fn lease_of_a_wrong_time_is_not_believed(test: TestDb) {
+    let service = Service::new(test).await;
+    let now = service.clock.now();
+    service.clock.set(now.plus(3 * DAY));
+    service.leave_behind(&["a", "b"]).await;
+    service.clock.set(now);
     let mut relay = service.another_relay();
     assert_eq!(service.sent_by(&mut relay).await, [id("a"), id("b")]);
     service.emptied_by(&mut relay).await;

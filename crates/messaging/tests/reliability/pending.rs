@@ -5,12 +5,13 @@ use std::time::Duration;
 use gozon_testkit::{TestDb, on_both_databases};
 
 use crate::{
-    service::{A_WHILE, Service, batch, deliver, id},
+    service::{A_WHILE, DAY, Service, batch, deliver, id},
     use_case::Fate,
 };
 
 on_both_databases!(
     failing_event_is_retried_with_growing_waits_then_dead,
+    wait_of_a_wrong_time_is_not_believed,
     event_sent_again_and_again_dies_all_the_same,
     unreadable_event_gets_the_same_attempts,
     panic_fails_only_its_own_event,
@@ -47,6 +48,19 @@ async fn failing_event_is_retried_with_growing_waits_then_dead(test: TestDb) {
     assert!(deliver(&inbox, &[delivery]).await);
     assert_eq!(service.effects().await, [""; 0]);
     assert_eq!(service.pending().await, [""; 0]);
+}
+
+async fn wait_of_a_wrong_time_is_not_believed(test: TestDb) {
+    let service = Service::new(test).await;
+    let inbox = service.inbox();
+    service.use_case.will("a", Fate::Fails, 1);
+    let now = service.clock.now();
+    service.clock.set(now.plus(3 * DAY));
+    assert!(deliver(&inbox, &[service.alone("a")]).await);
+    assert_eq!(service.pending().await, [id("a")]);
+    service.clock.set(now);
+    assert_eq!(inbox.retry_step().await.unwrap(), 1);
+    assert_eq!(service.effects().await, [id("a")]);
 }
 
 /// Each time in a new delivery, as when its sender asks again.

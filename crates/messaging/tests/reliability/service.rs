@@ -303,3 +303,4 @@ pub(crate) async fn deliver(inbox: &Inbox<FakeUseCase>, batches: &[Batch]) -> bo
 
 /// A little longer than any lease or wait of the outbox.
 pub(crate) const A_WHILE: Duration = Duration::from_mins(5);
+pub(crate) const DAY: Duration = Duration::from_hours(24);

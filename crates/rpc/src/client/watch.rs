@@ -3,18 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::stream;
+use futures_channel::mpsc;
+use futures_util::StreamExt as _;
 use gozon_api::{
     Call,
     live::{Frame, Update, Watch, WatchOrders},
 };
 use gozon_contract::{RandomSource, Timestamp};
 use gozon_http::Problem;
-use tokio::{
-    sync::{mpsc, mpsc::error::TrySendError},
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::Streaming;
 
 use super::{Transport, unreadable, watch_request};
@@ -41,8 +39,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an instance may take to begin a watch again.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A problem is large beside an update, and comes once at most.
-type Queue = mpsc::Sender<Result<Update, Box<Problem>>>;
+/// Where updates wait for a client. tokio's queue has room for 32 before the first; there are many
+/// watches, and most are empty most of the time. A problem is large beside an update, and comes once
+/// at most.
+struct Queue {
+    updates: mpsc::Sender<Result<Update, Box<Problem>>>,
+    overflow: CancellationToken,
+}
 
 struct Watching<T> {
     grpc: OrdersServiceClient<T>,
@@ -63,22 +66,27 @@ pub(super) async fn start<T: Transport>(
     let deadline = call.context.deadline;
     let mut watching = Watching { grpc, call, up_to_date: query.resume_from, random };
     let responses = watching.begin(deadline).await?;
-    let (queue, updates) = mpsc::channel(QUEUED_UPDATES);
+    let (sender, updates) = mpsc::channel(QUEUED_UPDATES);
     let overflow = CancellationToken::new();
-    let full = overflow.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = queue.closed() => {}
-            () = watching.run(responses, &queue, &full) => {}
-        }
-    });
-    let updates = stream::unfold(updates, |mut updates| async move {
-        let mut taken = Vec::new();
-        let count = updates.recv_many(&mut taken, MAX_BATCH).await;
-        let taken = taken.into_iter().map(|update| update.map_err(|problem| *problem));
-        (count > 0).then(|| (taken.collect(), updates))
+    let queue = Queue { updates: sender, overflow: overflow.clone() };
+    let task = AbortOnDropHandle::new(tokio::spawn(watching.run(responses, queue)));
+    let updates = updates.ready_chunks(MAX_BATCH).map(move |taken| {
+        // It ends with the client's side of the queue.
+        let _ = &task;
+        taken.into_iter().map(|update| update.map_err(|problem| *problem)).collect()
     });
     Ok(Watch { updates: Box::pin(updates), overflow })
+}
+
+impl Queue {
+    /// Adds to the queue; whether the watch goes on.
+    fn push(&mut self, update: Result<Update, Box<Problem>>) -> bool {
+        let pushed = self.updates.try_send(update);
+        if pushed.as_ref().is_err_and(mpsc::TrySendError::is_full) {
+            self.overflow.cancel();
+        }
+        pushed.is_ok()
+    }
 }
 
 impl<T: Transport> Watching<T> {
@@ -97,18 +105,13 @@ impl<T: Transport> Watching<T> {
 
     /// Queues what comes, from one instance after the other, until the client can't keep up, or no
     /// instance can be reached for long.
-    async fn run(
-        mut self,
-        mut responses: Streaming<WatchOrdersResponse>,
-        queue: &Queue,
-        full: &CancellationToken,
-    ) {
-        while let Some(ended) = self.read(&mut responses, queue, full).await {
+    async fn run(mut self, mut responses: Streaming<WatchOrdersResponse>, mut queue: Queue) {
+        while let Some(ended) = self.read(&mut responses, &mut queue).await {
             // Boxed, since it is large and seldom needed, and there are many watches.
             responses = match Box::pin(self.begin_again(ended)).await {
                 Ok(responses) => responses,
                 Err(problem) => {
-                    let _ = queue.send(Err(problem)).await;
+                    queue.push(Err(problem));
                     return;
                 }
             };
@@ -136,8 +139,7 @@ impl<T: Transport> Watching<T> {
     async fn read(
         &mut self,
         responses: &mut Streaming<WatchOrdersResponse>,
-        queue: &Queue,
-        full: &CancellationToken,
+        queue: &mut Queue,
     ) -> Option<Box<Problem>> {
         loop {
             let response = match responses.message().await {
@@ -149,13 +151,8 @@ impl<T: Transport> Watching<T> {
                 return Some(Box::new(unreadable()));
             };
             self.up_to_date = self.up_to_date.max(Some(as_of));
-            match queue.try_send(Ok(update)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => {
-                    full.cancel();
-                    return None;
-                }
-                Err(TrySendError::Closed(_)) => return None,
+            if !queue.push(Ok(update)) {
+                return None;
             }
         }
     }

@@ -2,7 +2,7 @@
 //! what was on its way.
 
 use super::{id_of, until_sent};
-use crate::harness::{Combo, Postgres, Servers, Shop, Truth, at_once, eventually, gozon, truth};
+use crate::harness::{Combo, Postgres, Servers, Shop, Truth, at_once, eventually, gozon};
 
 /// Runs something on a database that nobody may be connected to.
 async fn alone(url: &str, sql: &str) {
