@@ -10,6 +10,7 @@ BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
 SIMULATOR := --package gozon-sim --features simulate
 # With the features of the whole workspace, cargo builds each library once for all tests.
 SIMULATOR_OF_WORKSPACE := --workspace --features gozon-sim/simulate
+BROKERED := scripts/services run --only postgres,rabbitmq --
 TESTS := test-containers test-api test-web test-rust test-simulate test-newest-postgres test-page
 
 .PHONY: help
@@ -129,14 +130,15 @@ limit: ## Measure what the durable rows of an order cost alone, with and without
 	scripts/services run --only postgres -- bash -c 'bench/limit "$$GOZON_TEST_POSTGRES_URL"'
 
 .PHONY: sockets
-sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for the long run)
+sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for the long run, GATEWAYS=3)
 	cargo build --release --package gozon
-	bench/sockets --sockets $(or $(SOCKETS),10000) --seconds $(or $(SECONDS),20)
+	$(if $(GATEWAYS),$(BROKERED)) bench/sockets --sockets $(or $(SOCKETS),10000) \
+		--seconds $(or $(SECONDS),20) $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 .PHONY: restart
 restart: ## Measure what clients see of a restart with 5,000 live sockets
 	cargo build --release --package gozon
-	scripts/services run --only postgres,rabbitmq -- bench/restart
+	$(BROKERED) bench/restart
 
 .PHONY: microbench
 microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request

@@ -16,7 +16,7 @@ use rdkafka::{
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Consumer, METADATA_TIMEOUT,
+    Consumer,
     client::{away, blocking, failed},
     publish::DELIVERY_ID,
 };
@@ -28,6 +28,8 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// less often, see `topic.metadata.refresh.interval.ms`), and how long a member of a group hears
 /// nothing before it looks whether it misses anything.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long it waits for an answer then; nothing is received meanwhile.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A consumer of one topic, in a group or on its own.
 pub(super) struct Attached {
@@ -197,7 +199,7 @@ impl Subscriber for Attached {
 
 /// The topic's partitions.
 fn partitions(consumer: &Consumer, topic: Topic) -> KafkaResult<Vec<i32>> {
-    let known = consumer.fetch_metadata(Some(topic.name), METADATA_TIMEOUT)?;
+    let known = consumer.fetch_metadata(Some(topic.name), CHECK_TIMEOUT)?;
     let partitions = known.topics().iter().flat_map(MetadataTopic::partitions);
     Ok(partitions.map(MetadataPartition::id).collect())
 }
@@ -211,9 +213,9 @@ fn waiting(consumer: &Consumer, topic: Topic) -> KafkaResult<Places> {
         }
     }
     let mut waiting = Places::new();
-    for place in consumer.committed_offsets(places, METADATA_TIMEOUT)?.elements() {
+    for place in consumer.committed_offsets(places, CHECK_TIMEOUT)?.elements() {
         let (start, end) =
-            consumer.fetch_watermarks(topic.name, place.partition(), METADATA_TIMEOUT)?;
+            consumer.fetch_watermarks(topic.name, place.partition(), CHECK_TIMEOUT)?;
         let next = place.offset().to_raw().unwrap_or(start).max(start);
         if next < end {
             waiting.insert(place.partition(), place.offset());
