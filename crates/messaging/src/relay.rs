@@ -230,9 +230,7 @@ impl Relay {
             let limit = i64::try_from(MAX_CLAIMED).unwrap_or(i64::MAX);
             let mut tx = db.begin().await?;
             sql::outbox::adopt(&mut tx, now, limit).await?;
-            if !mutation!("any lease is believed") {
-                sql::outbox::recall(&mut tx, now, limit).await?;
-            }
+            sql::outbox::recall(&mut tx, now, limit).await?;
             let claimed =
                 sql::outbox::claim(&mut tx, pass.place, now, now.plus(LEASE), limit).await?;
             tx.commit().await?;

@@ -16,7 +16,6 @@ pub const MUTATIONS: &[&str] = &[
     "publish without confirms",
     "what the broker rejects is dropped",
     "nobody takes over",
-    "any lease is believed",
     "a cursor that passes late commits",
     "ack before commit",
     "ack after an error",

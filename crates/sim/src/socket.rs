@@ -23,19 +23,25 @@ use crate::{
 
 /// How long a live client waits for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(15);
+/// One more than a live client leaves by itself at the most.
+const MAX_VISITS: u64 = 8;
 
-/// Connects again and again.
+/// Connects again and again. At first it leaves by itself some times, as a page that is opened and
+/// closed.
 pub(crate) async fn follow(user: Uuid, notes: Notes, mut dice: Dice) {
     let view = notes.add_view(user);
+    let mut visits = dice.below(MAX_VISITS);
     loop {
         let gateway = usize::try_from(dice.below(2)).unwrap_or(0);
         if let Some(socket) = connect(gateway, user).await {
             view.borrow_mut().seen.clear();
-            listen(socket, &view, &notes).await;
+            let stay = if visits > 0 { dice.millis(20, 600) } else { Duration::MAX };
+            visits = visits.saturating_sub(1);
+            let _ = timeout(stay, listen(socket, &view, &notes)).await;
             view.borrow_mut().is_open = false;
             log::note(format_args!("a socket of {user} is closed"));
         }
-        sleep(dice.millis(200, 1_500)).await;
+        sleep(dice.millis(if visits > 0 { 20 } else { 200 }, 1_500)).await;
     }
 }
 
