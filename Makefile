@@ -10,7 +10,7 @@ BUILT = GOZON_BIN=$${GOZON_BIN:-$$(scripts/build)}; export GOZON_BIN
 SIMULATOR := --package gozon-sim --features simulate
 # With the features of the whole workspace, cargo builds each library once for all tests.
 SIMULATOR_OF_WORKSPACE := --workspace --features gozon-sim/simulate
-BROKERED := scripts/services run --only postgres,rabbitmq --
+BENCH_SERVICES := scripts/services run --only postgres,rabbitmq --
 TESTS := test-containers test-api test-web test-rust test-simulate test-newest-postgres test-page
 
 .PHONY: help
@@ -132,13 +132,13 @@ limit: ## Measure what the durable rows of an order cost alone, with and without
 .PHONY: sockets
 sockets: ## Measure what idle live sockets cost (SOCKETS=50000 SECONDS=600 for the long run, GATEWAYS=3)
 	cargo build --release --package gozon
-	$(if $(GATEWAYS),$(BROKERED)) bench/sockets --sockets $(or $(SOCKETS),10000) \
+	$(if $(GATEWAYS),$(BENCH_SERVICES)) bench/sockets --sockets $(or $(SOCKETS),10000) \
 		--seconds $(or $(SECONDS),20) $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 .PHONY: restart
 restart: ## Measure what clients see of a restart with 5,000 live sockets
 	cargo build --release --package gozon
-	$(BROKERED) bench/restart
+	$(BENCH_SERVICES) bench/restart
 
 .PHONY: microbench
 microbench: ## Time the settle core, the store's batches, the envelope and an HTTP request

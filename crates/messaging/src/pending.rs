@@ -101,7 +101,7 @@ where
         drop(reader);
         let mut tx = self.context.db.begin().await?;
         let until = now.plus(LEASE);
-        sql::pending::recall(&mut tx, self.topic.name, now).await?;
+        sql::pending::recall(&mut tx, self.topic.name, now, MAX_CLAIMED).await?;
         let due = sql::pending::claim(&mut tx, self.topic.name, now, until, MAX_CLAIMED).await?;
         tx.commit().await?;
         let count = due.len();

@@ -17,6 +17,10 @@ const YIELD_THRESHOLD: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct SmallBuffers<T, U>(PhantomData<(T, U)>);
 
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER, YIELD_THRESHOLD)
+}
+
 impl<T, U> Default for SmallBuffers<T, U> {
     fn default() -> Self {
         Self(PhantomData)
@@ -34,10 +38,10 @@ where
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER, YIELD_THRESHOLD))
+        ProstCodec::<T, U>::raw_encoder(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, YIELD_THRESHOLD))
+        ProstCodec::<T, U>::raw_decoder(buffers())
     }
 }

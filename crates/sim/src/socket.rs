@@ -23,7 +23,7 @@ use crate::{
 
 /// How long a live client waits for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(15);
-/// One more than a live client leaves by itself at the most.
+/// A live client leaves by itself fewer times than this.
 const MAX_VISITS: u64 = 8;
 
 /// Connects again and again. At first it leaves by itself some times, as a page that is opened and

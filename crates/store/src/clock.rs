@@ -71,8 +71,8 @@ const JUMP_POLL_INTERVAL: Duration = Duration::from_millis(500);
 struct Measured {
     now: Timestamp,
     correction: i64,
-    /// How long ago, by the database's clock, a process has measured that knew the time before.
-    known_before: i64,
+    /// When, by the database's clock, a process has measured that knew the time before; 0 if none has.
+    known_at: i64,
     at: Instant,
 }
 
@@ -198,12 +198,12 @@ impl Measured {
 
     /// Whether nobody has measured before: there was no time yet that could have jumped.
     fn is_first(&self) -> bool {
-        self.known_before == self.by_the_database()
+        self.known_at == 0
     }
 
     /// Whether the latest measurement seems to lie in the future.
     fn is_set_back(&self) -> bool {
-        self.known_before < -micros(MAX_DRIFT)
+        self.known_before() < -micros(MAX_DRIFT)
     }
 
     /// The instant by the database's own clock, in microseconds.
@@ -211,14 +211,19 @@ impl Measured {
         self.now.micros().saturating_sub(self.correction)
     }
 
+    /// How long ago, by the database's own clock, a process has measured that knew the time before.
+    fn known_before(&self) -> i64 {
+        self.by_the_database().saturating_sub(self.known_at)
+    }
+
     /// Whether another process has measured a moment ago, by the database's own clock.
     fn is_known(&self) -> bool {
-        (0..=micros(RECENT)).contains(&self.known_before)
+        (0..=micros(RECENT)).contains(&self.known_before())
     }
 
     /// Whether that was so short a time ago that it need not be kept again.
     fn was_just_told(&self) -> bool {
-        (0..micros(MEASURE_INTERVAL / 2)).contains(&self.known_before)
+        (0..micros(MEASURE_INTERVAL / 2)).contains(&self.known_before())
     }
 }
 
@@ -238,9 +243,9 @@ async fn measure_after_a_jump(db: &Db) -> Result<Measured> {
             sleep(JUMP_POLL_INTERVAL).await;
             continue;
         }
-        let seconds = measured.known_before / 1_000_000;
+        let seconds = measured.known_before() / 1_000_000;
         tracing::warn!(seconds, "the database's clock has jumped back; corrected");
-        match measured.correct(db, measured.known_before).await {
+        match measured.correct(db, measured.known_before()).await {
             // Or another has just corrected it.
             Ok(_) | Err(Error::Conflict(_)) => {}
             Err(error) => return Err(error),
@@ -263,10 +268,10 @@ async fn measure(db: &Db) -> Result<Measured> {
              from service_clock where one = 1"
         )
     };
-    let (now, correction, measured_at): (i64, i64, i64) = reader.query(select).fetch_one().await?;
+    let (now, correction, known_at): (i64, i64, i64) = reader.query(select).fetch_one().await?;
     #[cfg(feature = "simulation")]
     let now = db.simulated_time().unwrap_or(now);
-    let (at, known_before) = (sent + sent.elapsed() / 2, now.saturating_sub(measured_at));
+    let at = sent + sent.elapsed() / 2;
     let now = Timestamp::from_micros(now.saturating_add(correction));
-    Ok(Measured { now, correction, known_before, at })
+    Ok(Measured { now, correction, known_at, at })
 }

@@ -9,8 +9,9 @@ pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod pending;
 
-/// Longer than anything is leased or put off. What is for longer got its time from a process that had
-/// started just after the database's clock jumped ahead, and was killed before anybody saw that.
+/// Longer than anything is leased or put off. A row that is available only later than this was written
+/// by a process with a wrong time: it had started just after the database's clock jumped ahead, and was
+/// killed before anybody saw that.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// The tables that every service with an outbox and an inbox needs.

@@ -83,8 +83,8 @@ fn by_instant(rows: &[OutboxRow]) -> impl Iterator<Item = (Timestamp, Rows)> {
         .map(|(instant, ids)| (instant, Rows::of(&ids).text("id", |id| (*id).clone()).done()))
 }
 
-/// Whether there is a row that became available from `from` to `now` or that nobody [can have put off
-/// so far](LONGEST_WAIT), in the table or in the one of the release before.
+/// Whether there is a row that became available from `from` to `now`, in the table or in the one of
+/// the release before, or one to [recall].
 pub(crate) async fn is_due(reader: &mut Reader, from: Timestamp, now: Timestamp) -> Result<bool> {
     let due: Option<(i64,)> = reader
         .query(select!(
@@ -105,7 +105,7 @@ pub(crate) async fn is_due(reader: &mut Reader, from: Timestamp, now: Timestamp)
     Ok(due.is_some())
 }
 
-/// Makes up to `limit` rows available at `now` that nobody [can have put off so far](LONGEST_WAIT).
+/// Makes up to `limit` rows available at `now` that would be so only after the [longest wait](LONGEST_WAIT).
 pub(crate) async fn recall(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<()> {
     tx.query(
         "with far as materialized (

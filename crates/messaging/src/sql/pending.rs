@@ -69,8 +69,7 @@ pub(crate) fn keep(rows: &[PendingRow], next: Timestamp) -> Statement {
     .rows(rows)
 }
 
-/// Whether there is an event of a topic whose next attempt is due, or that nobody [can have put off so
-/// far](LONGEST_WAIT).
+/// Whether there is an event of a topic whose next attempt is due, or one to [recall].
 pub(crate) async fn is_due(reader: &mut Reader, topic: &str, now: Timestamp) -> Result<bool> {
     let due: Option<(i64,)> = reader
         .query(select!(
@@ -90,15 +89,20 @@ pub(crate) async fn is_due(reader: &mut Reader, topic: &str, now: Timestamp) -> 
     Ok(due.is_some())
 }
 
-/// Makes the attempts of a topic due at `now` that nobody [can have put off so far](LONGEST_WAIT).
-pub(crate) async fn recall(tx: &mut Tx, topic: &str, now: Timestamp) -> Result<()> {
+/// Makes up to `limit` attempts of a topic due at `now` that would be so only after the [longest
+/// wait](LONGEST_WAIT).
+pub(crate) async fn recall(tx: &mut Tx, topic: &str, now: Timestamp, limit: i64) -> Result<()> {
     tx.query(
-        "update inbox_pending set next_attempt_at = $2
-         where topic = $1 and next_attempt_at > $3",
+        "with far as materialized (
+            select id from inbox_pending where topic = $1 and next_attempt_at > $3
+            order by next_attempt_at limit $4 {skip_locked}
+         )
+         update inbox_pending set next_attempt_at = $2 where id in (select id from far)",
     )
     .bind(topic)
     .bind(now.micros())
     .bind(now.plus(LONGEST_WAIT).micros())
+    .bind(limit)
     .execute()
     .await
     .map(drop)

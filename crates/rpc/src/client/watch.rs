@@ -71,7 +71,7 @@ pub(super) async fn start<T: Transport>(
     let queue = Queue { updates: sender, overflow: overflow.clone() };
     let task = AbortOnDropHandle::new(tokio::spawn(watching.run(responses, queue)));
     let updates = updates.ready_chunks(MAX_BATCH).map(move |taken| {
-        // It ends with the client's side of the queue.
+        // The task ends when this is dropped.
         let _ = &task;
         taken.into_iter().map(|update| update.map_err(|problem| *problem)).collect()
     });

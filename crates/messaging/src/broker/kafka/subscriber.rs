@@ -47,13 +47,10 @@ pub(super) struct Attached {
 enum Reads {
     /// All partitions of its topic, of which there are this many.
     All(usize),
-    /// Those that its group gives to it. Where the group stood at the last check, if messages were
-    /// waiting.
-    Shares(Option<Places>),
+    /// Those that its group gives to it. By partition on which messages waited at the last check, the
+    /// offset that was committed.
+    Share(BTreeMap<i32, Offset>),
 }
-
-/// By partition on which messages wait, the offset that is committed.
-type Places = BTreeMap<i32, Offset>;
 
 impl Attached {
     pub(super) fn new(consumer: Consumer, topic: Topic) -> Self {
@@ -62,7 +59,7 @@ impl Attached {
             topic,
             held: BTreeMap::new(),
             lost: false,
-            reads: Reads::Shares(None),
+            reads: Reads::Share(BTreeMap::new()),
             check_at: Instant::now() + CHECK_INTERVAL,
         }
     }
@@ -72,9 +69,9 @@ impl Attached {
         Self { reads: Reads::All(partitions), ..Self::new(consumer, topic) }
     }
 
-    /// Looks whether messages pass by: on partitions that were added, or although the group has been
-    /// given some to read. After a topic was deleted and made again, librdkafka may go on in its group
-    /// with no partition, or with one that is gone, and says nothing.
+    /// Fails if messages are missed: a listener's on partitions that were added, a group's if they wait
+    /// and its commits have not moved since the last check. After a topic was deleted and made again,
+    /// librdkafka may go on in its group without a partition, or with one that is gone, and says nothing.
     async fn check(&mut self) -> Result<(), BrokerError> {
         self.check_at = Instant::now() + CHECK_INTERVAL;
         let (consumer, topic) = (Arc::clone(&self.consumer), self.topic);
@@ -85,13 +82,12 @@ impl Attached {
                 added.then_some("partitions were added to the topic")
             }
             // What is held is not acknowledged yet.
-            Reads::Shares(_) if !self.held.is_empty() => None,
-            Reads::Shares(before) => {
+            Reads::Share(_) if !self.held.is_empty() => None,
+            Reads::Share(before) => {
                 // A cluster that is away is found again by librdkafka.
-                let waiting = blocking(move || waiting(&consumer, topic)).await.ok();
-                let waiting = waiting.filter(|places| !places.is_empty());
-                let stands = waiting.is_some() && *before == waiting;
-                *before = waiting;
+                let now = blocking(move || waiting(&consumer, topic)).await.unwrap_or_default();
+                let stands = !now.is_empty() && *before == now;
+                *before = now;
                 stands.then_some("messages wait, and none is received")
             }
         };
@@ -101,8 +97,8 @@ impl Attached {
 
     fn hold(&mut self, partition: i32, offset: i64) {
         self.held.entry(partition).or_insert(offset..offset).end = offset + 1;
-        if let Reads::Shares(before) = &mut self.reads {
-            *before = None;
+        if let Reads::Share(waiting) = &mut self.reads {
+            waiting.clear();
             self.check_at = Instant::now() + CHECK_INTERVAL;
         }
     }
@@ -204,15 +200,16 @@ fn partitions(consumer: &Consumer, topic: Topic) -> KafkaResult<Vec<i32>> {
     Ok(partitions.map(MetadataPartition::id).collect())
 }
 
-/// Where messages wait for the group: on the consumer's own partitions or, if it has none, on any.
-fn waiting(consumer: &Consumer, topic: Topic) -> KafkaResult<Places> {
+/// By partition on which messages wait for the group, the offset that is committed. A consumer looks at
+/// its own partitions or, if it has none, at all.
+fn waiting(consumer: &Consumer, topic: Topic) -> KafkaResult<BTreeMap<i32, Offset>> {
     let mut places = consumer.assignment()?;
     if places.count() == 0 {
         for partition in partitions(consumer, topic)? {
             places.add_partition(topic.name, partition);
         }
     }
-    let mut waiting = Places::new();
+    let mut waiting = BTreeMap::new();
     for place in consumer.committed_offsets(places, CHECK_TIMEOUT)?.elements() {
         let (start, end) =
             consumer.fetch_watermarks(topic.name, place.partition(), CHECK_TIMEOUT)?;
