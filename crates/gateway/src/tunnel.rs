@@ -4,6 +4,7 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{body::Body, http::Response};
+use gozon_api::live::{CLOSE_TIMEOUT, closing_turn};
 use gozon_contract::RandomSource;
 use hyper::{
     body::Incoming,
@@ -15,7 +16,7 @@ use tokio::{
         self, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf,
         split,
     },
-    time::{sleep, timeout},
+    time::timeout,
     try_join,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,12 +28,6 @@ const CLIENT_BUFFER_BYTES: usize = 512;
 const SERVICE_BUFFER_BYTES: usize = 4096;
 /// How long the two ends may take to switch, and to close.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// A stopping gateway closes one client in this time, so that clients do not come back all at once,
-const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
-/// and all of them within this.
-const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(5);
-/// How long a stopping gateway waits for all clients to be closed.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 /// A Close frame with code 1012, service restart (RFC 6455, section 5.5.1).
 const SERVICE_RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
@@ -74,10 +69,7 @@ impl Tunnels {
     /// Waits until the gateway stops, and then for this tunnel's turn.
     async fn stopping(&self) {
         self.stop.cancelled().await;
-        let count = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
-        let spread = CLOSE_INTERVAL.saturating_mul(count).min(MAX_CLOSE_SPREAD);
-        // Anywhere between nothing and all of it.
-        sleep(self.random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+        closing_turn(self.open.len(), &self.random).await;
     }
 
     /// Waits until the gateway stops, and then until every tunnel is closed.

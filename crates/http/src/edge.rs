@@ -178,7 +178,7 @@ where
                 response.headers_mut().extend(headers);
             }
             if let Ok(value) = HeaderValue::from_str(&context.request_id) {
-                response.headers_mut().insert(REQUEST_ID, value);
+                response.headers_mut().insert(REQUEST_ID, seen_once(value));
             }
             let (took, status) = (count(&mut response), status(&response));
             if status.is_server_error() {
@@ -240,8 +240,14 @@ pub fn add_timing(headers: &mut HeaderMap, part: &str, took: Duration) {
     let tenths = took.as_micros() / 100;
     let value = format!("{part};dur={}.{}", tenths / 10, tenths % 10);
     if let Ok(value) = HeaderValue::try_from(value) {
-        headers.append(SERVER_TIMING, value);
+        headers.append(SERVER_TIMING, seen_once(value));
     }
+}
+
+/// Tells the header compression of HTTP/2 not to remember a value that is never seen again.
+fn seen_once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// The client's id if it is 1 to 128 visible ASCII characters, or else 16 random bytes.

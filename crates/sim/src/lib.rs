@@ -23,6 +23,7 @@ mod log;
 mod mutations;
 mod notes;
 mod plan;
+mod processor;
 mod run;
 mod shrink;
 mod socket;

@@ -18,7 +18,7 @@ use crate::{
     log::{self, OwnLog, OwnMetrics},
     notes::Notes,
     plan::{Kind, Plan, ROLES},
-    socket,
+    processor, socket,
     storage::Storage,
     world::World,
 };
@@ -76,6 +76,7 @@ impl Simulator {
     /// # Errors
     /// The databases can't be made.
     pub fn new() -> anyhow::Result<Self> {
+        processor::bind_to_one();
         Ok(Self { storage: Storage::new()? })
     }
 

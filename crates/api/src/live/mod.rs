@@ -28,12 +28,20 @@ pub use watch::{
 };
 
 /// A stopping process closes one client in this time, so that they do not come back all at once,
-const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
+const CLOSE_INTERVAL: Duration = Duration::from_millis(3);
 /// and all of them within this.
-const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(5);
+const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(8);
 /// How long a stopping process waits for all clients to be closed, and how often it looks.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Waits for the turn of one of so many clients of a stopping process to be closed.
+pub async fn closing_turn(clients: usize, random: &RandomSource) {
+    let clients = u32::try_from(clients).unwrap_or(u32::MAX);
+    let spread = CLOSE_INTERVAL.saturating_mul(clients).min(MAX_CLOSE_SPREAD);
+    // Anywhere between nothing and all of it.
+    sleep(random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+}
 
 /// What the live clients of a process share. Clones are the same.
 #[derive(Clone, Debug)]
@@ -65,10 +73,7 @@ impl Live {
     /// Waits until the process stops, and then for a client's turn.
     async fn stopping(&self) {
         self.stop.cancelled().await;
-        let clients = u32::try_from(self.clients.load(Relaxed)).unwrap_or(u32::MAX);
-        let spread = CLOSE_INTERVAL.saturating_mul(clients).min(MAX_CLOSE_SPREAD);
-        // Anywhere between nothing and all of it.
-        sleep(self.random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+        closing_turn(self.clients.load(Relaxed), &self.random).await;
     }
 
     /// Waits until the process stops, and then until every client is closed.

@@ -1,23 +1,19 @@
 //! One live client, from its snapshot to its end, over a WebSocket or server-sent events.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible};
 
 use futures_util::StreamExt as _;
 use gozon_contract::{Order, OrderId, Timestamp};
 use gozon_http::Problem;
 use gozon_seam::mutation;
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Frame, Live, Update, Watch, restarting, too_slow};
 
 /// The most heartbeats in a row that a client may miss.
 const MAX_MISSED_HEARTBEATS: u32 = 2;
-/// How long a frame of a new order may wait to share a write with others. The client that placed the order
-/// has the answer already; for the others a write by itself would cost more than all the rest. A
-/// result never waits.
-const NEW_ORDER_DELAY: Duration = Duration::from_millis(50);
 /// Number of orders of which a client's newest sent version is kept.
 const REMEMBERED_ORDERS: usize = 256;
 
@@ -102,23 +98,14 @@ impl Session {
         let mut heartbeat = interval_at(Instant::now() + pause, pause);
         // After a pause of this process, a client has its time to answer too.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut missed, mut flush_at) = (0, None);
+        let mut missed = 0;
         loop {
-            let flush = flush_at.unwrap_or_else(Instant::now);
             gozon_seam::select! {
                 // A busy user's frames leave together, in one write.
                 updates = self.watch.updates.next() => {
                     let Some(updates) = updates else { return Err(End::Gone) };
                     let updates = updates.map_err(|problem| end_of(&problem))?;
-                    if self.feed(client, updates).await? {
-                        client.flush().await?;
-                        flush_at = None;
-                    } else {
-                        flush_at = flush_at.or(Some(Instant::now() + NEW_ORDER_DELAY));
-                    }
-                }
-                () = sleep_until(flush), if flush_at.is_some() => {
-                    flush_at = None;
+                    self.feed(client, updates).await?;
                     client.flush().await?;
                 }
                 alive = client.receive() => {
@@ -136,25 +123,20 @@ impl Session {
         }
     }
 
-    /// Feeds the client with updates; whether any of them must not wait.
-    async fn feed<C: Client>(&mut self, client: &mut C, updates: Vec<Update>) -> Result<bool, End> {
-        let mut urgent = false;
+    /// Feeds the client with updates.
+    async fn feed<C: Client>(&mut self, client: &mut C, updates: Vec<Update>) -> Result<(), End> {
         for update in updates {
             match update {
-                Update::Change(frame) => {
-                    urgent |= frame.order.version > 1;
-                    self.feed_frame(client, &frame).await?;
-                }
+                Update::Change(frame) => self.feed_frame(client, &frame).await?,
                 // What is seldom needed is boxed, since there are many sockets.
                 Update::Snapshot { orders, as_of } => {
-                    urgent |= self.begun;
                     Box::pin(self.snapshot(client, orders, as_of)).await?;
                 }
                 Update::UpToDate(_) => {}
             }
             self.begun = true;
         }
-        Ok(urgent)
+        Ok(())
     }
 
     /// A client gets one snapshot. What another one holds is sent as far as it is news.

@@ -11,15 +11,13 @@ mod watch;
 
 use std::time::Duration;
 
+use gozon_api::live::CLOSE_TIMEOUT;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use listen::Listener;
 pub(crate) use subscriptions::{Full, Subscriptions};
 pub(crate) use watch::watch;
-
-/// How long a stopping instance waits for all clients to be closed.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What live clients may cost an instance.
 #[derive(Clone, Debug)]

@@ -41,6 +41,13 @@ pub(crate) enum Queued {
     CatchUp(Timestamp),
 }
 
+impl Queued {
+    /// Whether it is a new order, and nothing more.
+    pub(crate) fn is_new_order(&self) -> bool {
+        matches!(self, Self::Frame(frame) if frame.order.version == 1)
+    }
+}
+
 /// The frame of the order in an `order.changed` message.
 fn read_frame(message: &Message, as_of: Timestamp) -> Option<Frame> {
     let event = Received::<Order>::read(message)

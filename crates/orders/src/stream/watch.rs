@@ -1,6 +1,6 @@
 //! A user's orders as this instance knows them: first those that are stored, then every change.
 
-use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use gozon_api::live::{Frame, RESUME_WINDOW, Update, Watch, WatchOrders};
@@ -23,6 +23,10 @@ use crate::{
 const PAGE_ORDERS: usize = 100;
 /// The most updates taken from the queue at once.
 const MAX_BATCH: usize = 64;
+/// How long the frame of a new order may wait for others, to share a write with them. The client that
+/// placed the order has the answer already; for the others a write by itself would cost more than all
+/// the rest. A result never waits.
+const NEW_ORDER_DELAY: Duration = Duration::from_millis(50);
 /// The most tries of a read of the user's orders, and the mean wait after the first one that failed;
 /// it doubles each time. After a pause of this process, connections to the database are gone.
 const MAX_READS: u32 = 6;
@@ -139,7 +143,13 @@ impl Watching {
             let mut taken = Vec::new();
             gozon_seam::select! {
                 count = self.subscription.updates.recv_many(&mut taken, MAX_BATCH) => {
-                    return if count == 0 { Received::Nothing } else { Received::Queued(taken) };
+                    if count == 0 {
+                        return Received::Nothing;
+                    }
+                    if taken.iter().all(Queued::is_new_order) {
+                        Box::pin(self.gather(&mut taken)).await;
+                    }
+                    return Received::Queued(taken);
                 }
                 () = idle => {
                     // Whatever was published before this instant was queued before it was read.
@@ -148,6 +158,18 @@ impl Watching {
                         return Received::UpToDate(at);
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits until something has come that must not wait, or for as long as new orders may.
+    async fn gather(&mut self, taken: &mut Vec<Queued>) {
+        let mut delay = pin!(sleep(NEW_ORDER_DELAY));
+        while taken.iter().all(Queued::is_new_order) && taken.len() < MAX_BATCH {
+            let room = MAX_BATCH - taken.len();
+            gozon_seam::select! {
+                count = self.subscription.updates.recv_many(taken, room) => if count == 0 { return },
+                () = &mut delay => return,
             }
         }
     }

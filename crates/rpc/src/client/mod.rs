@@ -13,6 +13,7 @@ use tonic::{
     body::Body,
     client::GrpcService,
     codegen::{Body as HttpBody, Bytes, StdError},
+    metadata::AsciiMetadataValue,
 };
 
 pub use orders::OrdersClient;
@@ -74,11 +75,14 @@ fn request<M>(call: &Call, repeatable: bool, message: M) -> Request<M> {
 fn watch_request<M>(call: &Call, deadline: Option<Instant>, message: M) -> Request<M> {
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
-    if let Ok(id) = call.context.request_id.parse() {
-        metadata.insert(REQUEST_ID, id);
-    }
-    if let Ok(trace) = call.context.trace.to_string().parse() {
-        metadata.insert("traceparent", trace);
+    for (name, value) in
+        [(REQUEST_ID, &*call.context.request_id), ("traceparent", &call.context.trace.to_string())]
+    {
+        if let Ok(mut value) = value.parse::<AsciiMetadataValue>() {
+            // It is never seen again: header compression need not remember it.
+            value.set_sensitive(true);
+            metadata.insert(name, value);
+        }
     }
     request.extensions_mut().insert(CallRules { repeatable: true, is_watch: true, deadline });
     request
