@@ -109,7 +109,7 @@ pub enum Phase {
 }
 
 /// How many faults may still happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Faults {
     /// An instance, or the broker, crashes and starts again.
     pub crashes: u8,

@@ -11,6 +11,7 @@ mod resend;
 mod service;
 mod sql;
 mod stream;
+mod stretch;
 mod unsettled;
 
 pub use resend::ask_again;

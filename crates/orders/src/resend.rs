@@ -20,18 +20,18 @@ use gozon_contract::{
 use gozon_messaging::{Context, Outbox, Outgoing};
 use gozon_seam::mutation;
 use gozon_store::{Db, Result};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{place::payment_requested, sql};
+use crate::{place::payment_requested, sql, stretch::Stretch};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How far back the first look goes. What is older is for `gozon audit --repair`.
 const FIRST_LOOK_BACK: Duration = Duration::from_hours(24);
-/// The longest stretch of time whose orders are read at once: the settled ones are read too.
-const MAX_STRETCH: Duration = Duration::from_mins(5);
+/// The shortest stretch of time whose orders are read at once.
+const SHORTEST_STRETCH: Duration = Duration::from_mins(5);
 /// The least and the most orders asked for at a time.
 const MIN_ASKED: usize = 50;
 const MAX_ASKED: usize = 2_000;
@@ -46,6 +46,7 @@ pub(crate) struct Resend {
     after: Duration,
     /// Orders up to this one, by creation and id, were looked at.
     looked_until: (Timestamp, Uuid),
+    stretch: Stretch,
     /// How many to ask for at a time.
     limit: usize,
     waiting: VecDeque<Asked>,
@@ -63,7 +64,14 @@ impl Resend {
     /// Asks for orders that are NEW for longer than `after`.
     pub(crate) fn new(context: Context, after: Duration) -> Self {
         let looked_until = (context.clock.now().minus(FIRST_LOOK_BACK), Uuid::nil());
-        Self { context, after, looked_until, limit: MIN_ASKED, waiting: VecDeque::new() }
+        Self {
+            context,
+            after,
+            looked_until,
+            stretch: Stretch::new(SHORTEST_STRETCH),
+            limit: MIN_ASKED,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Looks again and again until `stop`.
@@ -92,10 +100,13 @@ impl Resend {
             && self.looked_until.0 < late
         {
             let room = self.limit - due.len();
-            let until = self.looked_until.0.plus(MAX_STRETCH).min(late);
+            let until = self.looked_until.0.plus(self.stretch.length()).min(late);
             let mut reader = self.context.db.read().await?;
-            let found = sql::new_orders(&mut reader, self.looked_until, until, room).await?;
+            let started = Instant::now();
+            let found = sql::new_orders(&mut reader, self.looked_until, until, room).await;
             drop(reader);
+            self.stretch.took(found.is_ok().then(|| started.elapsed()));
+            let found = found?;
             self.looked_until = match found.last() {
                 Some(last) if found.len() == room => (last.created_at, last.id.uuid()),
                 _ => self.looked_until.max((until, Uuid::max())),

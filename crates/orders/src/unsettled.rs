@@ -21,17 +21,17 @@ use gozon_contract::{Order, Timestamp};
 use gozon_http::Problem;
 use gozon_messaging::Context;
 use gozon_store::Result;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::sql;
+use crate::{sql, stretch::Stretch};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How far back the first look goes.
 const FIRST_LOOK_BACK: Duration = Duration::from_hours(1);
-/// The longest stretch of time whose orders are read at once.
-const MAX_STRETCH: Duration = Duration::from_secs(30);
+/// The shortest stretch of time whose orders are read at once.
+const SHORTEST_STRETCH: Duration = Duration::from_secs(30);
 /// What a client is told to wait, in seconds.
 const RETRY_AFTER: u32 = 5;
 
@@ -77,13 +77,14 @@ pub(crate) struct Unsettled {
     intake: Intake,
     /// All orders from before are settled, or wait by themselves.
     place: Timestamp,
+    stretch: Stretch,
 }
 
 impl Unsettled {
     /// Closes `intake` while the oldest order has waited longer than `limit`.
     pub(crate) fn new(context: Context, limit: Duration, intake: Intake) -> Self {
         let place = context.clock.now().minus(FIRST_LOOK_BACK.max(limit));
-        Self { context, limit, intake, place }
+        Self { context, limit, intake, place, stretch: Stretch::new(SHORTEST_STRETCH) }
     }
 
     /// Looks again and again until `stop`.
@@ -108,10 +109,13 @@ impl Unsettled {
         let late = now.minus(self.limit);
         let mut oldest = None;
         while oldest.is_none() && self.place < late {
-            let until = self.place.plus(MAX_STRETCH).min(late);
+            let until = self.place.plus(self.stretch.length()).min(late);
             let mut reader = self.context.db.read().await?;
-            let found = sql::oldest_new(&mut reader, self.place, until).await?;
+            let started = Instant::now();
+            let found = sql::oldest_new(&mut reader, self.place, until).await;
             drop(reader);
+            self.stretch.took(found.is_ok().then(|| started.elapsed()));
+            let found = found?;
             let overtaken = Timestamp::from_micros(self.intake.0.newest_settled.load(Relaxed))
                 .minus(self.limit);
             match found {

@@ -32,6 +32,6 @@ mod world;
 
 pub use log::SOMETIMES;
 pub use mutations::MUTATIONS;
-pub use plan::{Fault, Plan};
+pub use plan::{Fault, Kind, Plan};
 pub use run::{Outcome, Simulator};
 pub use shrink::shrink;

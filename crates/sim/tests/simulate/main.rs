@@ -3,6 +3,8 @@
 #![cfg(feature = "simulate")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod counterexamples;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
