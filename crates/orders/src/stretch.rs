@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_stretch_grows_while_it_is_quick_and_shrinks_when_it_is_slow() {
-        let minutes = |minutes| Duration::from_secs(60 * minutes);
+        let minutes = Duration::from_mins;
         let mut stretch = Stretch::new(minutes(5));
         let mut looks = 0;
         let mut read = Duration::ZERO;
