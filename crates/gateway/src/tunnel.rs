@@ -4,7 +4,7 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{body::Body, http::Response};
-use gozon_api::live::{CLOSE_TIMEOUT, closing_turn};
+use gozon_api::live::{closing_turn, wait_for_clients};
 use gozon_contract::RandomSource;
 use hyper::{
     body::Incoming,
@@ -76,9 +76,7 @@ impl Tunnels {
     pub(crate) async fn closed(&self) {
         self.stop.cancelled().await;
         self.open.close();
-        if timeout(CLOSE_TIMEOUT, self.open.wait()).await.is_err() {
-            tracing::warn!("stopped with live clients still connected");
-        }
+        wait_for_clients(self.open.wait()).await;
     }
 }
 

@@ -24,33 +24,6 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// The scene in which a trap shows itself, with no more faults than that takes.
-    #[must_use]
-    pub fn of(trap: Trap) -> Self {
-        let none = Faults::default();
-        let crash = Faults { crashes: 1, ..none };
-        let lost = Faults { lost: 1, ..none };
-        let (amounts, faults) = match trap {
-            Trap::NoAccountIsRetried => (vec![40], none),
-            Trap::NoLockOnAccount | Trap::CursorOverSequence => (vec![60, 60], none),
-            Trap::SkipAfterFailure => (vec![60, 60], lost),
-            Trap::AcknowledgeBeforeCommit
-            | Trap::DebitAndMarkInTwoCommits
-            | Trap::DeleteBeforePublish
-            | Trap::ForgetfulBroker
-            | Trap::SendAfterCommit => (vec![40], crash),
-            Trap::AcknowledgeAfterFailure | Trap::SendBeforeCommit | Trap::NoIdempotencyKey => {
-                (vec![40], lost)
-            }
-            Trap::NoKeyOnPayments | Trap::ConflictIgnored => {
-                (vec![40], Faults { duplicates: 1, ..none })
-            }
-            Trap::RepeatIsNotAnswered => (vec![40], Faults { messages_lost: 1, ..none }),
-        };
-        let funds = (trap != Trap::NoAccountIsRetried).then_some(100);
-        Self { amounts, funds, faults, trap: Some(trap) }
-    }
-
     pub(crate) fn is(&self, trap: Trap) -> bool {
         self.trap == Some(trap)
     }

@@ -1,5 +1,7 @@
 //! What other systems do instead, one at a time.
 
+use crate::{Faults, Shop};
+
 /// A change of the protocol, as it was seen in other systems, that breaks a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trap {
@@ -55,4 +57,31 @@ impl Trap {
         Self::NoAccountIsRetried,
         Self::RepeatIsNotAnswered,
     ];
+
+    /// The scene in which it shows itself, with no more faults than that takes.
+    #[must_use]
+    pub fn scene(self) -> Shop {
+        let none = Faults::default();
+        let crash = Faults { crashes: 1, ..none };
+        let lost = Faults { lost: 1, ..none };
+        let (amounts, faults) = match self {
+            Self::NoAccountIsRetried => (vec![40], none),
+            Self::NoLockOnAccount | Self::CursorOverSequence => (vec![60, 60], none),
+            Self::SkipAfterFailure => (vec![60, 60], lost),
+            Self::AcknowledgeBeforeCommit
+            | Self::DebitAndMarkInTwoCommits
+            | Self::DeleteBeforePublish
+            | Self::ForgetfulBroker
+            | Self::SendAfterCommit => (vec![40], crash),
+            Self::AcknowledgeAfterFailure | Self::SendBeforeCommit | Self::NoIdempotencyKey => {
+                (vec![40], lost)
+            }
+            Self::NoKeyOnPayments | Self::ConflictIgnored => {
+                (vec![40], Faults { duplicates: 1, ..none })
+            }
+            Self::RepeatIsNotAnswered => (vec![40], Faults { messages_lost: 1, ..none }),
+        };
+        let funds = (self != Self::NoAccountIsRetried).then_some(100);
+        Shop { amounts, funds, faults, trap: Some(self) }
+    }
 }

@@ -57,7 +57,7 @@ fn two_orders_of_one_account_keep_every_promise() {
 #[test]
 fn each_trap_has_a_counterexample() {
     for trap in Trap::ALL {
-        let search = Shop::of(trap).search();
+        let search = trap.scene().search();
         let found = search.counterexample.unwrap_or_else(|| panic!("{trap:?} breaks no promise"));
         println!("{trap:?}, after {} states; {found}", search.states);
         let lines = found.to_json_lines().unwrap();

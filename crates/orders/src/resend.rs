@@ -20,7 +20,7 @@ use gozon_contract::{
 use gozon_messaging::{Context, Outbox, Outgoing};
 use gozon_seam::mutation;
 use gozon_store::{Db, Result};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -102,11 +102,9 @@ impl Resend {
             let room = self.limit - due.len();
             let until = self.looked_until.0.plus(self.stretch.length()).min(late);
             let mut reader = self.context.db.read().await?;
-            let started = Instant::now();
-            let found = sql::new_orders(&mut reader, self.looked_until, until, room).await;
+            let look = sql::new_orders(&mut reader, self.looked_until, until, room);
+            let found = self.stretch.read(look).await?;
             drop(reader);
-            self.stretch.took(found.is_ok().then(|| started.elapsed()));
-            let found = found?;
             self.looked_until = match found.last() {
                 Some(last) if found.len() == room => (last.created_at, last.id.uuid()),
                 _ => self.looked_until.max((until, Uuid::max())),

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use gozon_store::Result;
+use tokio::time::Instant;
+
 /// A stretch that is read sooner than this is followed by one twice as long,
 const QUICK: Duration = Duration::from_millis(100);
 /// up to this one.
@@ -28,8 +31,16 @@ impl Stretch {
         self.length
     }
 
-    /// Takes note of how long the last one took; `None` if it could not be read.
-    pub(crate) fn took(&mut self, took: Option<Duration>) {
+    /// Reads a stretch, and takes note of how long that takes.
+    pub(crate) async fn read<T>(&mut self, reading: impl Future<Output = Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let found = reading.await;
+        self.took(found.is_ok().then(|| started.elapsed()));
+        found
+    }
+
+    /// `None` if it could not be read.
+    fn took(&mut self, took: Option<Duration>) {
         self.length = match took {
             Some(took) if took < QUICK => (self.length * 2).min(LONGEST),
             Some(took) if took < SLOW => self.length,

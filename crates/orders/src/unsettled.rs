@@ -21,7 +21,7 @@ use gozon_contract::{Order, Timestamp};
 use gozon_http::Problem;
 use gozon_messaging::Context;
 use gozon_store::Result;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{sql, stretch::Stretch};
@@ -111,11 +111,9 @@ impl Unsettled {
         while oldest.is_none() && self.place < late {
             let until = self.place.plus(self.stretch.length()).min(late);
             let mut reader = self.context.db.read().await?;
-            let started = Instant::now();
-            let found = sql::oldest_new(&mut reader, self.place, until).await;
+            let look = sql::oldest_new(&mut reader, self.place, until);
+            let found = self.stretch.read(look).await?;
             drop(reader);
-            self.stretch.took(found.is_ok().then(|| started.elapsed()));
-            let found = found?;
             let overtaken = Timestamp::from_micros(self.intake.0.newest_settled.load(Relaxed))
                 .minus(self.limit);
             match found {

@@ -32,7 +32,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(3);
 /// and all of them within this.
 const MAX_CLOSE_SPREAD: Duration = Duration::from_secs(8);
 /// How long a stopping process waits for all clients to be closed, and how often it looks.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits for the turn of one of so many clients of a stopping process to be closed.
@@ -41,6 +41,13 @@ pub async fn closing_turn(clients: usize, random: &RandomSource) {
     let spread = CLOSE_INTERVAL.saturating_mul(clients).min(MAX_CLOSE_SPREAD);
     // Anywhere between nothing and all of it.
     sleep(random.jitter(spread / 2).saturating_sub(spread / 4) * 2).await;
+}
+
+/// Waits until all clients of a stopping process are closed, but not for ever.
+pub async fn wait_for_clients(closed: impl Future<Output = ()>) {
+    if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+        tracing::warn!("stopped with live clients still connected");
+    }
 }
 
 /// What the live clients of a process share. Clones are the same.
@@ -79,14 +86,12 @@ impl Live {
     /// Waits until the process stops, and then until every client is closed.
     pub async fn closed(&self) {
         self.stop.cancelled().await;
-        let closed = async {
+        wait_for_clients(async {
             while self.clients.load(Relaxed) > 0 {
                 sleep(CLOSED_CHECK_INTERVAL).await;
             }
-        };
-        if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
-            tracing::warn!("stopped with live clients still connected");
-        }
+        })
+        .await;
     }
 
     fn count_client(&self) -> Counted {

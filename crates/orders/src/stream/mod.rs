@@ -11,8 +11,8 @@ mod watch;
 
 use std::time::Duration;
 
-use gozon_api::live::CLOSE_TIMEOUT;
-use tokio::time::{sleep, timeout};
+use gozon_api::live::wait_for_clients;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use listen::Listener;
@@ -47,13 +47,11 @@ impl Default for StreamLimits {
 /// Waits for `stop`, and then until every client is closed.
 pub(crate) async fn all_closed(subscriptions: Subscriptions, stop: CancellationToken) {
     stop.cancelled().await;
-    let closed = async {
+    wait_for_clients(async {
         while subscriptions.count() > 0 {
             sleep(Duration::from_millis(20)).await;
         }
         sleep(Duration::from_millis(100)).await;
-    };
-    if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
-        tracing::warn!("stopped with live clients still connected");
-    }
+    })
+    .await;
 }
