@@ -15,7 +15,7 @@ use crate::{
     config::Audit,
     migrate::clock_of,
     settings::{DatabaseUrl, names},
-    terminal::{self, ignore_broken_pipe},
+    terminal::{self, ignore_broken_pipe, with_causes},
 };
 
 /// Two snapshots of each database, and one connection for second looks.
@@ -40,8 +40,7 @@ pub async fn run(args: &Audit) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let said = format!("{error:#}").replace('\n', " ");
-            let _ = writeln!(io::stderr(), "error: {said}");
+            let _ = writeln!(io::stderr(), "error: {}", with_causes(&error));
             ExitCode::from(2)
         }
     }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use config::{Cli, Command};
 use gozon_http::Logs;
-use terminal::ignore_broken_pipe;
+use terminal::{ignore_broken_pipe, with_causes};
 use tokio::task::spawn_blocking;
 
 /// Batches are built from many small allocations; the system's allocator is noticeably slower.
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     match done.or_else(|error| ignore_broken_pipe(error).map(|()| ExitCode::SUCCESS)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }

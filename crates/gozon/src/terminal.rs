@@ -77,6 +77,23 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// An error and its causes, on one line. A cause whose words stand in the line already, as with the
+/// errors of many libraries, is left out.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().replace('\n', " ");
+        if line.contains(&cause) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&cause);
+    }
+    line
+}
+
 /// Takes it for the end when standard output was closed by its reader, as `| head -1` does.
 ///
 /// # Errors
@@ -98,6 +115,14 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(printable("plain – text"), "plain – text");
         assert_eq!(printable("\u{1b}[2Jx\u{9b}\n\u{202e}"), "\\u{1b}[2Jx\\u{9b}\\n\\u{202e}");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = io::Error::other("the disk\nis full");
+        let error = anyhow::Error::new(cause).context("can't write: the disk is full");
+        assert_eq!(with_causes(&error), "can't write: the disk is full");
+        assert_eq!(with_causes(&error.context("sorry")), "sorry: can't write: the disk is full");
     }
 
     #[test]

@@ -52,10 +52,11 @@ pub(crate) struct Resend {
     waiting: VecDeque<Asked>,
 }
 
-/// An order that was asked for, and when to look at it again.
+/// An order that is asked for, and when to look at it again.
 struct Asked {
     user: UserId,
     order: OrderId,
+    /// How long to wait once it is asked for.
     wait: Duration,
     again_at: Timestamp,
 }
@@ -87,7 +88,8 @@ impl Resend {
         }
     }
 
-    /// Looks once; how many orders were asked for.
+    /// Looks once; how many orders were asked for. What can't be asked for now is due again at the
+    /// next look.
     ///
     /// # Errors
     /// As the database says.
@@ -109,48 +111,49 @@ impl Resend {
                 Some(last) if found.len() == room => (last.created_at, last.id.uuid()),
                 _ => self.looked_until.max((until, Uuid::max())),
             };
-            let known = |order: &Order| self.waiting.iter().any(|asked| asked.order == order.id);
-            let new = found.into_iter().filter(|order| !known(order));
-            due.extend(new.map(|order| (order, self.after)));
+            for order in found {
+                if !self.waiting.iter().any(|asked| asked.order == order.id) {
+                    let (user, id) = (order.user_id, order.id);
+                    self.waiting.push_back(Asked {
+                        user,
+                        order: id,
+                        wait: self.after,
+                        again_at: now,
+                    });
+                    due.push(order);
+                }
+            }
         }
         if due.is_empty() || mutation!("what the broker lost is not asked for again") {
             return Ok(0);
         }
         self.ask(&due).await?;
-        let count = due.len();
-        for (order, wait) in due {
-            let again_at = now.plus(self.context.random.jitter(wait));
-            let Order { user_id: user, id: order, .. } = order;
-            self.waiting.push_back(Asked { user, order, wait: (wait * 2).min(MAX_WAIT), again_at });
+        let asked_for: HashSet<_> = due.iter().map(|order| order.id).collect();
+        for asked in self.waiting.iter_mut().filter(|asked| asked_for.contains(&asked.order)) {
+            asked.again_at = now.plus(self.context.random.jitter(asked.wait));
+            asked.wait = (asked.wait * 2).min(MAX_WAIT);
         }
-        Ok(count)
+        Ok(due.len())
     }
 
     /// Those whose wait is over and which are still NEW. Those that are not are forgotten, and their
     /// share says whether to ask for more or for fewer at a time.
-    async fn still_new(&mut self, now: Timestamp) -> Result<Vec<(Order, Duration)>> {
+    async fn still_new(&mut self, now: Timestamp) -> Result<Vec<Order>> {
         let limit = self.limit;
-        let mut over: Vec<&Asked> =
-            self.waiting.iter().filter(|asked| asked.again_at <= now).take(limit).collect();
-        if over.is_empty() {
+        let over = self.waiting.iter().filter(|asked| asked.again_at <= now).take(limit);
+        let mut keys: Vec<_> = over.map(|asked| (asked.user, asked.order)).collect();
+        if keys.is_empty() {
             return Ok(Vec::new());
         }
-        over.sort_unstable_by_key(|asked| (asked.user, asked.order));
-        let keys: Vec<_> = over.iter().map(|asked| (asked.user, asked.order)).collect();
+        keys.sort_unstable();
         let mut reader = self.context.db.read().await?;
         let mut orders = sql::orders_of(&mut reader, &keys).await?;
         drop(reader);
         orders.retain(|_, order| order.status == OrderStatus::New);
-        let keys: HashSet<_> = keys.into_iter().collect();
-        let mut due = Vec::new();
-        self.waiting.retain(|asked| {
-            let looked_at = keys.contains(&(asked.user, asked.order));
-            if let (true, Some(order)) = (looked_at, orders.get(&asked.order)) {
-                due.push((Order::clone(order), asked.wait));
-            }
-            !looked_at
-        });
-        let settled = keys.len() - due.len();
+        let looked_at: HashSet<_> = keys.iter().map(|(_, order)| *order).collect();
+        self.waiting
+            .retain(|asked| orders.contains_key(&asked.order) || !looked_at.contains(&asked.order));
+        let settled = keys.len() - orders.len();
         self.limit = if settled * 10 >= keys.len() * 9 {
             (self.limit * 2).min(MAX_ASKED)
         } else if settled * 2 < keys.len() {
@@ -158,14 +161,15 @@ impl Resend {
         } else {
             self.limit
         };
-        Ok(due)
+        let still_new = keys.iter().filter_map(|(_, order)| orders.get(order));
+        Ok(still_new.map(|order| Order::clone(order)).collect())
     }
 
-    async fn ask(&self, orders: &[(Order, Duration)]) -> Result<()> {
-        ask(&self.context.db, &self.context.outbox, orders.iter().map(|(order, _)| order)).await?;
+    async fn ask(&self, orders: &[Order]) -> Result<()> {
+        ask(&self.context.db, &self.context.outbox, orders.iter()).await?;
         tracing::warn!(
             orders = orders.len(),
-            first = %orders[0].0.id,
+            first = %orders[0].id,
             topic = PAYMENT_REQUESTED.name,
             "orders stay NEW; asked for their payment again"
         );
@@ -232,6 +236,7 @@ mod tests {
         a_settled_order_is_left_alone,
         lost_answers_raise_the_number_and_a_backlog_does_not,
         orders_of_one_instant_are_all_found,
+        what_could_not_be_asked_for_is_due_again,
     );
 
     const AFTER: Duration = Duration::from_mins(1);
@@ -286,6 +291,12 @@ mod tests {
                 .collect();
             let work = self.context.db.optimistic().await.unwrap();
             work.commit(vec![sql::move_orders(&moved)]).await.unwrap();
+        }
+
+        async fn execute(&self, sql: &'static str) {
+            let mut tx = self.context.db.begin().await.unwrap();
+            tx.query(sql).execute().await.unwrap();
+            tx.commit().await.unwrap();
         }
 
         /// Looks once, after so much time has passed.
@@ -344,5 +355,17 @@ mod tests {
         let mut asked = shop.asked_after(AFTER * 2).await;
         asked += shop.asked_after(Duration::from_secs(5)).await;
         assert_eq!((asked, shop.resend.waiting.len()), (2 * MIN_ASKED, 2 * MIN_ASKED));
+    }
+
+    async fn what_could_not_be_asked_for_is_due_again(test: TestDb) {
+        let mut shop = shop(test).await;
+        shop.place(1).await;
+        for _ in 0..2 {
+            shop.execute("alter table outbox_batches rename to away").await;
+            shop.context.clock.advance(AFTER * 4);
+            shop.resend.step().await.unwrap_err();
+            shop.execute("alter table away rename to outbox_batches").await;
+            assert_eq!(shop.asked_after(Duration::ZERO).await, 1);
+        }
     }
 }

@@ -100,7 +100,7 @@ fn a_file_that_is_no_database_ends_the_start() {
     let output = run(&["up"], &place);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("file is not a database"), "{said}");
+    assert_eq!(said.matches("file is not a database").count(), 1, "{said}");
 }
 
 /// Run by root, it takes somebody who may not do everything.
