@@ -29,7 +29,11 @@ struct Page<'a> {
     next_cursor: Option<&'a str>,
 }
 
-/// Waits until every accepted order is settled, or until none was for as long as `patience`.
+/// Waits until every accepted order is settled, or until none was for as long as `patience`. A shop
+/// that does not answer meanwhile is asked again.
+///
+/// # Errors
+/// The last look at the lists, when patience was over, could not be finished.
 pub(crate) async fn all_settled(
     tracker: &Tracker,
     host: &Arc<str>,
@@ -38,14 +42,22 @@ pub(crate) async fn all_settled(
 ) -> anyhow::Result<()> {
     let mut connection = http::Connection::to(host);
     let (mut settled, mut moved) = (tracker.state().settled(), Instant::now());
+    let mut looked = Ok(());
     loop {
         let unsettled = tracker.unsettled_by_user();
-        if unsettled.is_empty() || moved.elapsed() > patience {
+        if unsettled.is_empty() {
             return Ok(());
+        }
+        if moved.elapsed() > patience {
+            return looked;
         }
         if moved.elapsed() > FRAME_TIMEOUT {
             for (user, count) in unsettled {
-                look_up(tracker, &mut connection, host, users[user], count).await?;
+                looked = look_up(tracker, &mut connection, host, users[user], count).await;
+                if looked.is_err() {
+                    connection = http::Connection::to(host);
+                    break;
+                }
             }
         }
         sleep(POLL_INTERVAL).await;
